@@ -1,0 +1,58 @@
+# Two commands: `make book` reads the book into being, `make test` checks everything. `make help` lists the rest.
+PROFILE ?= quick
+PYTHON ?= python3
+VENV := .venv
+MADE := $(VENV)/.made
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+SNAKEMAKE := snakemake --cores all --resources gpu=1 --nolock --rerun-incomplete --keep-going --quiet all
+
+.DEFAULT_GOAL := help
+.PHONY: help env book test check lab bench full lock clean
+
+help:  ## list these verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: $(MADE)  ## create .venv from requirements.lock (every verb does this first; TORCH=cpu: smaller torch, no CUDA)
+
+book: $(MADE)  ## run what changed and build the site (PROFILE=quick, gpu or paper)
+	@$(SNAKEMAKE) --config profile=$(PROFILE) && python tools/stage.py $(PROFILE)
+
+test: $(MADE)  ## everything: units, notebooks, pipeline, book, site in a browser
+	@OMP_NUM_THREADS=2 python -m pytest --nbmake tests notebooks
+
+check: $(MADE)  ## before a commit: lint, clean notebooks, quick tests (a minute)
+	@ruff check . && ruff format --check . && nbstripout --verify notebooks/*.ipynb
+	@OMP_NUM_THREADS=2 python -m pytest tests -m "not slow and not gpu"
+
+lab: $(MADE)  ## JupyterLab on 127.0.0.1, token on
+	@jupyter lab --ip=127.0.0.1 --LabApp.news_url=None --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks
+
+bench: $(MADE)  ## speed of the library on this machine
+	@for file in benchmarks/bench_*.py; do python $$file || exit 1; done
+
+full:  ## the book on one GPU, half an hour a notebook (datasets: CTLIB_DATA)
+	@$(MAKE) book PROFILE=gpu
+
+lock:  ## resolve pyproject.toml anew into requirements.lock (needs uv)
+	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --all-extras pyproject.toml -o requirements.lock
+
+clean:  ## remove what was generated; .venv and downloaded data stay
+	@rm -rf _build .snakemake .pytest_cache .ruff_cache .hypothesis && find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# An environment without its stamp was interrupted: begin again. TORCH=cpu takes torch and torchvision of the same
+# versions from PyTorch's own index, and leaves out the CUDA libraries.
+PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check --no-deps -q
+CPU_ONLY := awk '/^[a-z0-9]/ {gpu = /^(torch|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z-]+)==/} !gpu'
+$(MADE): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is %d.%d; try: make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot make environments: install its venv package (Debian: apt install python3-venv)"; exit 1; }
+	@test -f $@ || rm -rf $(VENV)
+	@echo "Creating $(VENV) from requirements.lock (some minutes the first time) ..."
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+ifeq ($(TORCH),cpu)
+	@$(CPU_ONLY) requirements.lock > $(VENV)/cpu.lock && $(PIP) --require-hashes -r $(VENV)/cpu.lock
+	@$(PIP) --index-url https://download.pytorch.org/whl/cpu $$(grep -oE '^(torch|torchvision)==[0-9.]+' requirements.lock)
+else
+	@$(PIP) --require-hashes -r requirements.lock
+endif
+	@$(PIP) --no-build-isolation -e . && touch $@

@@ -1,0 +1,153 @@
+r"""Reinhard's swatches: statistics per cluster of colors instead of one set for the whole picture.
+
+`swatch_seed` repeats a published student notebook with its faults, because the book takes it apart; `swatch` is what it
+should have been.
+
+Taught in: notebooks/10_statistics_transfer.
+"""
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans
+from torch import Tensor
+
+from ctlib import color
+from ctlib.classical.statistics import ColorMap, Weights, cloud, moments
+
+_SAMPLES = 20_000  # colors that k-means sees; more change the centers by less than a gray level
+_FLOOR = 2.0  # CIELAB units: a flatter cluster counts as this spread, or its noise would be blown up
+
+
+def clusters(lab: Tensor, weights: Tensor | None, k: int, seed: int = 0) -> Tensor:
+    """k-means in CIELAB: `(3, N)` colors and `(N,)` counts or `None` to `(k, 3)` centers, sorted by lightness.
+
+    A picture with fewer than `k` colors gives as many centers as it has colors.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if lab.shape[1] > _SAMPLES:
+        shares = torch.ones(lab.shape[1]) if weights is None else weights
+        # torch draws from at most 2**24 categories; a uniform draw needs no categories at all
+        drawn = (
+            torch.randint(lab.shape[1], (_SAMPLES,), generator=generator)
+            if weights is None
+            else torch.multinomial(shares.cpu().float(), _SAMPLES, replacement=True, generator=generator)
+        )
+        lab, weights = lab[:, drawn], None
+    points = lab.T.double().cpu().numpy()
+    k = min(k, len(torch.unique(lab.T.round(decimals=3), dim=0)))
+    counts = None if weights is None else weights.double().cpu().numpy()
+    centers = KMeans(k, n_init=4, random_state=seed).fit(points, sample_weight=counts).cluster_centers_
+    return torch.from_numpy(centers[centers[:, 0].argsort()]).to(lab)
+
+
+def swatch(source: Tensor, reference: Tensor, *, k: int = 4, seed: int = 0, weights: Weights | None = None) -> ColorMap:
+    r"""Reinhard per cluster: :math:`x' = \sum_j w_j(x)\,[\sigma_{r,j}(x - \mu_{s,j})/\sigma_{s,j} + \mu_{r,j}]` in CIELAB.
+
+    Clusters of both pictures are paired one to one (least total distance, each picture centered on its own mean); the
+    weights are :math:`w_j \propto \exp(-d_j^2 / 2)` of the Mahalanobis distance :math:`d_j` to source cluster `j`.
+
+    Args:
+        source, reference: `(B, 3, ...)` sRGB in [0, 1].
+        k: clusters per picture, 1..16; fewer where a picture has fewer colors.
+        seed: of k-means.
+        weights: optional counts of the colors.
+
+    Raises:
+        ValueError: NaN, wrong shapes, or `k` out of range.
+    """
+    if not 1 <= k <= 16:
+        raise ValueError(f"k: expected 1..16 clusters, got {k}")
+    source_weights, reference_weights = weights or (None, None)
+    source_lab, reference_lab = (
+        color.rgb_to_lab(cloud(source, "source")),
+        color.rgb_to_lab(cloud(reference, "reference")),
+    )
+    pairs = []
+    for index in range(len(source_lab)):
+        parts = []
+        for lab, counts in ((source_lab[index], source_weights), (reference_lab[index], reference_weights)):
+            counts = None if counts is None else counts[index]
+            parts.append(_cluster_statistics(lab, counts, clusters(lab, counts, k, seed)))
+        pairs.append(_match(*parts))
+
+    def color_map(rgb: Tensor) -> Tensor:
+        lab = color.rgb_to_lab(rgb).flatten(2)
+        out = []
+        for one, (mean, spread, new_mean, new_spread) in zip(lab, pairs, strict=True):
+            standard = (one - mean[:, :, None].to(one)) / spread[:, :, None].to(one)  # (k, 3, N)
+            weight = torch.softmax(-0.5 * standard.square().sum(dim=1, keepdim=True), dim=0)
+            moved = standard * new_spread[:, :, None].to(one) + new_mean[:, :, None].to(one)
+            out.append((weight * moved).sum(dim=0))
+        return color.lab_to_rgb(torch.stack(out), clip=False).reshape(rgb.shape)
+
+    return color_map
+
+
+def _cluster_statistics(lab: Tensor, weights: Tensor | None, centers: Tensor) -> tuple[Tensor, Tensor]:
+    """True mean and standard deviation, both `(k, 3)`, of the colors nearest to each center."""
+    label = torch.cdist(lab.T.contiguous(), centers).argmin(dim=1)
+    means, spreads = [], []
+    for j in range(len(centers)):
+        member = label == j
+        mean, cov = moments(lab[None, :, member], None if weights is None else weights[None, member])
+        means.append(mean[0, :, 0])
+        spreads.append(cov[0].diagonal().clamp(min=0).sqrt().clamp(min=_FLOOR))
+    return torch.stack(means), torch.stack(spreads)
+
+
+def _match(source: tuple[Tensor, Tensor], reference: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Pair clusters by least total distance. The smaller set is used whole; leftover clusters pair with the nearest."""
+    (mean, spread), (new_mean, new_spread) = source, reference
+    cost = torch.cdist(mean - mean.mean(dim=0), new_mean - new_mean.mean(dim=0))
+    partner = cost.argmin(dim=1)
+    rows, columns = linear_sum_assignment(cost.double().cpu().numpy())
+    partner[rows] = torch.from_numpy(columns).to(partner)
+    return mean, spread, new_mean[partner], new_spread[partner]
+
+
+def swatch_seed(source: Tensor, reference: Tensor, *, seed: int = 0, weights: Weights | None = None) -> ColorMap:
+    r"""The two-cluster notebook of the mood-transfer seed, faults included; for comparison only.
+
+    Three things go wrong in it. The spread of a cluster is measured on the code book, where all its pixels have one
+    color, so it is the floor of 7. The distance that weighs the two results is taken channel by channel, so L, a and b
+    are mixed with different weights. Last, the result is stretched to the whole CIELAB range whatever its contrast.
+
+    Args:
+        source, reference: `(B, 3, ...)` sRGB in [0, 1].
+        seed: of k-means.
+        weights: optional counts of the colors.
+
+    Reference: SaadManzur/ImageColorization, the notebook of its README's mood-transfer section.
+    """
+    source_weights, reference_weights = weights or (None, None)
+    source_lab, reference_lab = (
+        color.rgb_to_lab(cloud(source, "source")),
+        color.rgb_to_lab(cloud(reference, "reference")),
+    )
+    mean, cov = moments(source_lab, source_weights)
+    spread = cov.diagonal(dim1=1, dim2=2).clamp(min=1e-8).sqrt()[..., None]
+    centers = [
+        clusters(lab, None if reference_weights is None else reference_weights[i], 2, seed)
+        for i, lab in enumerate(reference_lab)
+    ]
+    floor = 7.0
+
+    def blend(lab: Tensor) -> Tensor:
+        out = []
+        for index, one in enumerate(lab):
+            center = centers[index][:, :, None].to(one)  # (k, 3, 1)
+            shifted = (one - mean[index].to(one)) * floor / spread[index].to(one) + center
+            weight = 1 / ((one - center).abs() / floor).clamp(min=1e-6)
+            out.append((weight * shifted).sum(dim=0) / weight.sum(dim=0))
+        return torch.stack(out)
+
+    reached = blend(source_lab)
+    low, high = reached.amin(dim=2, keepdim=True), reached.amax(dim=2, keepdim=True)
+    bottom, top = torch.tensor([[0.0], [-128.0], [-128.0]]), torch.tensor([[100.0], [127.0], [127.0]])
+
+    def color_map(rgb: Tensor) -> Tensor:
+        lab = blend(color.rgb_to_lab(rgb).flatten(2))
+        share = (lab - low.to(lab)) / (high - low).clamp(min=1e-6).to(lab)
+        return color.lab_to_rgb(share * (top - bottom).to(lab) + bottom.to(lab), clip=False).reshape(rgb.shape)
+
+    return color_map

@@ -1,0 +1,119 @@
+"""The `ctlib` command: recolor your own photographs without opening a notebook."""
+
+import functools
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ctlib import images, lut, methods
+from ctlib.classical import palette as palettes
+from ctlib.data import registry
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Color transfer and palette recoloring for your own photographs.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Datasets: what is known of them, what is missing, how to get it.")
+app.add_typer(data_app, name="data")
+
+Picture = Annotated[Path, typer.Argument(help="a photograph: JPEG, PNG, WebP, TIFF or BMP")]
+Reference = Annotated[Path | None, typer.Option("--reference", "-r", help="the picture whose colors are wanted")]
+MethodName = Annotated[str, typer.Option("--method", "-m", help="see `ctlib methods`")]
+Colors = Annotated[str | None, typer.Option("--palette", "-p", help='target colors, dark to light: "#204060 #c08040"')]
+Output = Annotated[Path, typer.Option("--output", "-o", help="file to write")]
+
+
+def _one_line_errors(command):
+    """Show what went wrong in one line, with exit code 1; a traceback helps no photographer."""
+
+    @functools.wraps(command)
+    def wrapped(*args, **kwargs):
+        try:
+            return command(*args, **kwargs)
+        except typer.Exit:  # a RuntimeError, but a plain answer
+            raise
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            print(f"ctlib: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+            raise typer.Exit(1) from None
+
+    return wrapped
+
+
+def _palette_lab(text: str | None):
+    return None if text is None else palettes.from_hex(text.replace(",", " ").split())
+
+
+@app.command()
+@_one_line_errors
+def recolor(
+    source: Picture, output: Output, reference: Reference = None, palette: Colors = None, method: MethodName = "mkl_lab"
+) -> None:
+    """Recolor a photograph. With `--method all`, OUTPUT is a folder that gets one file a method."""
+    picture = images.read(source)
+    wanted = images.read(reference) if reference else None
+    names = list(methods.METHODS) if method == "all" else [method]
+    if method == "all":
+        output.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        target = output / f"{source.stem}-{name}.png" if method == "all" else output
+        print(images.write(target, methods.recolor_uint8(name, picture, wanted, _palette_lab(palette))))
+
+
+@app.command("lut")
+@_one_line_errors
+def make_lut(
+    source: Picture,
+    output: Output,
+    reference: Reference = None,
+    palette: Colors = None,
+    method: MethodName = "mkl_lab",
+    nodes: Annotated[int, typer.Option(help="grid points an axis")] = 33,
+) -> None:
+    """Write what a method does to colors as a .cube LUT for photo and video editors."""
+    picture = images.read(source)
+    wanted = images.read(reference) if reference else None
+    color_map = methods.fit_uint8(method, picture, wanted, _palette_lab(palette))
+    print(lut.save_cube(output, lut.sample(color_map, nodes), title=f"{method} {source.stem}"))
+
+
+@app.command()
+@_one_line_errors
+def palette(source: Picture, k: Annotated[int, typer.Option("-k", min=1, max=12, help="number of colors")] = 5) -> None:
+    """Print the palette of a photograph, dark to light."""
+    print(" ".join(palettes.to_hex(palettes.extract_uint8(images.read(source), k))))
+
+
+@app.command("methods")
+def list_methods() -> None:
+    """List every method."""
+    width = max(map(len, methods.METHODS))
+    for name, method in methods.METHODS.items():
+        print(f"{name:{width}}  {method.family:12}  {method.title}")
+
+
+@data_app.command("list")
+@_one_line_errors
+def data_list() -> None:
+    """List the datasets with their licence."""
+    for name, dataset in registry.load().items():
+        print(f"{name:12}  {dataset.title} ({dataset.license})")
+
+
+@data_app.command("verify")
+@_one_line_errors
+def data_verify(name: Annotated[str, typer.Argument(help="see `ctlib data list`")]) -> None:
+    """Say exactly what of a dataset is missing or broken."""
+    report = registry.verify(name)
+    print(report)
+    raise typer.Exit(0 if report.ok else 1)
+
+
+@data_app.command("fetch")
+@_one_line_errors
+def data_fetch(name: Annotated[str, typer.Argument(help="see `ctlib data list`")]) -> None:
+    """Download a dataset; a download that broke off goes on where it stopped."""
+    print(registry.fetch(name))

@@ -1,0 +1,101 @@
+r"""The cases on which methods are compared, and the one loop that judges them.
+
+Three kinds of case, because a paired test alone flatters: its reference *is* the answer, so every statistic that a
+method reads is the answer's own.
+
+- `paired`: the source is recolored towards the retouched source. Truth = reference.
+- `same edit`: the reference is *another* photograph with the same retouching. Truth = the retouched source.
+- `unpaired`: the reference is simply another photograph. There is no truth.
+
+Taught in: notebooks/70_compare.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ctlib import images, methods, metrics
+from ctlib.data import augment, photos
+
+
+class Case(NamedTuple):
+    """One test: pictures are `(1, 3, H, W)` sRGB in [0, 1]; `truth` is `None` where nobody knows the answer."""
+
+    name: str
+    kind: str
+    source: Tensor
+    reference: Tensor
+    truth: Tensor | None
+
+
+def photo_cases(long_side: int = 256, seed: int = 0, names: Sequence[str] | None = None) -> list[Case]:
+    """Cases of all three kinds from the bundled photographs.
+
+    Args:
+        long_side: pixels; the photographs are scaled down to it.
+        seed: of the retouching.
+        names: which photographs; all by default. The reference of each is the next in the list.
+    """
+    names = list(names or photos.names())
+    cases = []
+    for i, name in enumerate(names):
+        source = photos.tensor(name, long_side)
+        other = photos.tensor(names[(i + 1) % len(names)], long_side)
+        # one generator state for both pictures: the same edit on the source and on the other photograph
+        edited, other_edited = (
+            augment.retouch(picture, torch.Generator().manual_seed(1000 * seed + i), strength=1.5)
+            for picture in (source, other)
+        )
+        # a picture is a file of 8 bits a channel before anybody measures it
+        edited, other_edited = (images.to_tensor(images.to_uint8(one)) for one in (edited, other_edited))
+        cases += [
+            Case(name, "paired", source, edited, edited),
+            Case(name, "same edit", source, other_edited, edited),
+            Case(name, "unpaired", source, other, None),
+        ]
+    return cases
+
+
+def recolor(method: str, case: Case) -> Tensor:
+    """Result of a method on a case, 8 bits a channel, `(1, 3, H, W)`; `"oracle"` answers with the truth."""
+    if method == "oracle":
+        return case.truth
+    source, reference = images.to_uint8(case.source), images.to_uint8(case.reference)
+    return images.to_tensor(methods.recolor_uint8(method, source, reference))
+
+
+def judge(names: Iterable[str], cases: Sequence[Case], wanted: Sequence[str] | None = None) -> list[dict]:
+    """Run methods on cases and measure every result.
+
+    Args:
+        names: keys of `methods.METHODS`, or `"oracle"`, which is skipped where there is no truth.
+        cases: see `photo_cases`.
+        wanted: keys of `metrics.METRICS`; `None` for all that the pictures of a case allow.
+
+    Returns:
+        One row for each method and case: `case`, `kind`, `method`, the metrics, `seconds` of recoloring.
+    """
+    rows = []
+    for name in names:
+        for case in cases:
+            if name == "oracle" and case.truth is None:
+                continue
+            began = time.perf_counter()
+            result = recolor(name, case)
+            seconds = time.perf_counter() - began
+            measured = metrics.evaluate(result, case.source, case.reference, case.truth, metrics=wanted)
+            rows.append({"case": case.name, "kind": case.kind, "method": name, **measured, "seconds": seconds})
+    return rows
+
+
+def summary(rows: Iterable[dict], kind: str, columns: Sequence[str]) -> list[dict]:
+    """Mean over the cases of one kind, one row a method in the order of `rows`; an infinite PSNR stays infinite."""
+    frame = pd.DataFrame([row for row in rows if row["kind"] == kind]).replace("inf", float("inf"))
+    if frame.empty:
+        raise ValueError(f"no rows of kind {kind!r}")
+    means = frame.groupby("method", sort=False)[list(columns)].agg(lambda values: pd.to_numeric(values).mean())
+    return means.reset_index().to_dict("records")

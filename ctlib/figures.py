@@ -1,0 +1,206 @@
+"""One look for every figure: galleries, palettes, tables, and a before / after slider.
+
+Figures have a transparent ground and mid-gray text, so that they read on a white page and on a black one.
+"""
+
+import ast
+import base64
+import html
+import inspect
+import io
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from ctlib import color, images
+
+INK = "#7d7d7d"  # contrast about 4 : 1 on white and on near-black
+#: Okabe and Ito's colors, told apart by color-blind readers too; black is left out, it vanishes on a dark page
+CYCLE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#b8a800")
+
+
+def style() -> None:
+    """Set matplotlib's defaults for the whole process."""
+    mpl.rcParams.update(
+        {
+            "figure.facecolor": "none",
+            "axes.facecolor": "none",
+            "savefig.facecolor": "none",
+            "figure.dpi": 110,
+            "figure.constrained_layout.use": True,
+            "font.size": 9,
+            "axes.titlesize": 9,
+            "text.color": INK,
+            "axes.labelcolor": INK,
+            "axes.edgecolor": INK,
+            "axes.titlecolor": INK,
+            "xtick.color": INK,
+            "ytick.color": INK,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.prop_cycle": mpl.cycler(color=CYCLE),
+            "grid.color": INK,
+            "grid.alpha": 0.25,
+            "legend.frameon": False,
+            "image.interpolation": "none",
+        }
+    )
+
+
+def as_uint8(image: np.ndarray | Tensor) -> np.ndarray:
+    """A picture as `(H, W, 3)` uint8: arrays as they are, tensors `(1, 3, H, W)` or `(3, H, W)` in [0, 1] converted."""
+    return images.to_uint8(image) if isinstance(image, Tensor) else image
+
+
+def gallery(
+    pictures: Sequence[np.ndarray | Tensor],
+    titles: Sequence[str] | None = None,
+    *,
+    columns: int = 4,
+    width: float = 9.0,
+) -> Figure:
+    """Pictures in rows, each with its title.
+
+    Args:
+        pictures: uint8 `(H, W, 3)` arrays or float tensors `(1, 3, H, W)`.
+        titles: one a picture.
+        columns: pictures a row.
+        width: of the figure, in inches.
+    """
+    pictures = [as_uint8(picture) for picture in pictures]
+    columns = min(columns, len(pictures))
+    rows = math.ceil(len(pictures) / columns)
+    # the tallest picture of a row sets its height, so that rows of landscapes stay flat
+    tallest = [max(p.shape[0] / p.shape[1] for p in pictures[r * columns : (r + 1) * columns]) for r in range(rows)]
+    cell = width / columns
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(width, sum(tallest) * cell + 0.26 * rows * bool(titles)),
+        gridspec_kw={"height_ratios": tallest},
+        squeeze=False,
+    )
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0.01)
+    for index, axis in enumerate(axes.flat):
+        axis.set_axis_off()
+        if index < len(pictures):
+            axis.imshow(pictures[index])
+            axis.set_title(titles[index] if titles else "")
+    return figure
+
+
+def palette_strip(palettes: Mapping[str, Tensor], shares: Mapping[str, Tensor] | None = None, *, width: float = 6.0):
+    """Palettes as rows of swatches.
+
+    Args:
+        palettes: label to `(k, 3)` CIELAB colors.
+        shares: label to `(k,)` shares of the picture; swatches are then as wide as their color is frequent.
+        width: of the figure, in inches.
+    """
+    figure, axes = plt.subplots(len(palettes), 1, figsize=(width, 0.5 * len(palettes)), squeeze=False)
+    for axis, (label, lab) in zip(axes.flat, palettes.items(), strict=True):
+        rgb = color.lab_to_rgb(lab.T[None].double())[0].T.tolist()
+        share = [1 / len(rgb)] * len(rgb) if shares is None else (shares[label] / shares[label].sum()).tolist()
+        left = 0.0
+        for one, part in zip(rgb, share, strict=True):
+            axis.barh(0, part, left=left, height=1, color=one)
+            left += part
+        axis.set(xlim=(0, 1), ylim=(-0.5, 0.5), xticks=[], yticks=[0], yticklabels=[label])
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+    return figure
+
+
+def slider(before: np.ndarray | Tensor, after: np.ndarray | Tensor, labels: tuple[str, str] = ("before", "after")):
+    """A before / after slider in plain HTML, for a notebook and for the site; it needs no kernel and no network.
+
+    Args:
+        before, after: pictures of one size.
+        labels: their names, also the text that a screen reader speaks.
+
+    Raises:
+        ValueError: sizes differ.
+    """
+    from IPython.display import HTML
+
+    before, after = as_uint8(before), as_uint8(after)
+    if before.shape != after.shape:
+        raise ValueError(f"slider: sizes differ, {before.shape[:2]} and {after.shape[:2]}; resize one of them")
+    first, second = (html.escape(label, quote=True) for label in labels)
+    height, width = before.shape[:2]
+    full = "position:absolute;inset:0;width:100%;height:100%;margin:0;max-width:none"
+    tag = "position:absolute;bottom:.5em;padding:.1em .6em;border-radius:1em;background:#000a;color:#fff;font-size:.8em"
+    return HTML(
+        f'<div class="ct-slider" style="--at:50%;position:relative;max-width:{width}px;'
+        f'aspect-ratio:{width}/{height};overflow:hidden;border-radius:6px">'
+        f'<img src="{_data_url(before)}" alt="{first}" style="{full}">'
+        f'<img src="{_data_url(after)}" alt="{second}" style="{full};clip-path:inset(0 0 0 var(--at))">'
+        '<div style="position:absolute;top:0;bottom:0;left:var(--at);width:2px;margin-left:-1px;background:#fff;'
+        'box-shadow:0 0 4px #000"></div>'
+        f'<span style="{tag};left:.5em">{first}</span><span style="{tag};right:.5em">{second}</span>'
+        f'<input type="range" min="0" max="100" value="50" step="0.1" aria-label="{first} or {second}" '
+        "oninput=\"this.parentNode.style.setProperty('--at', this.value + '%')\" "
+        f'style="{full};opacity:0;cursor:ew-resize;touch-action:pan-y"></div>'
+    )
+
+
+def show_source(function):
+    """The code of a function without its docstring, highlighted: the heart of a method, never a retyped copy."""
+    from IPython.display import Code
+
+    code = textwrap.dedent(inspect.getsource(function))
+    body = ast.parse(code).body[0].body
+    if ast.get_docstring(ast.parse(code).body[0]):
+        lines = code.splitlines()
+        code = "\n".join(lines[: body[0].lineno - 1] + lines[body[0].end_lineno :])
+    return Code(code, language="python")
+
+
+def _data_url(picture: np.ndarray) -> str:
+    """A picture as a JPEG inside the page."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=90, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def table(rows: Sequence[Mapping], *, index: str = "method", caption: str = "", digits: int = 2):
+    """A table of metrics with arrows for their direction, the best of each column in bold.
+
+    Args:
+        rows: dicts of one shape; numbers, `None` for a blank.
+        index: the key that names a row.
+        caption: above the table.
+        digits: after the point.
+
+    Returns:
+        A pandas Styler.
+    """
+    from ctlib.metrics import METRICS
+
+    frame = pd.DataFrame(list(rows)).set_index(index)
+    frame.index.name = None
+    arrows = {"higher": " ↑", "lower": " ↓", "neither": ""}
+    names, directions = {}, {}
+    for column in frame.columns:
+        metric = METRICS.get(column)
+        names[column] = f"{metric.name}{arrows[metric.better]}" if metric else column
+        directions[names[column]] = metric.better if metric else "neither"
+    numbers = frame.rename(columns=names)
+    for column in directions:
+        if frame.dtypes.iloc[list(numbers.columns).index(column)] == object:
+            numbers[column] = pd.to_numeric(numbers[column].replace("inf", math.inf), errors="ignore")
+    styler = numbers.style.format(precision=digits, na_rep="–")
+    for column, better in directions.items():
+        if better == "higher":
+            styler = styler.highlight_max(subset=[column], props="font-weight:bold")
+        elif better == "lower":
+            styler = styler.highlight_min(subset=[column], props="font-weight:bold")
+    return styler.set_caption(caption) if caption else styler

@@ -1,0 +1,214 @@
+"""Every method behind one call: a source picture, a reference (or a palette), and out comes the recolored picture.
+
+Taught in: notebooks/00_tour.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctlib import check, images
+from ctlib.classical import distribution, palette, statistics, swatches
+from ctlib.classical.statistics import ColorMap, Weights
+from ctlib.distinct import distinct, repaint
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to recolor.
+
+    Attributes:
+        title: name for tables and figures.
+        family: `"baseline"`, `"statistics"`, `"distribution"` or `"palette"`.
+        fit: `(source, reference, weights=None, **options)` to a color map.
+        finish: what follows the color map and looks at neighbors, `(source, transferred) -> rgb`; `None` for a global
+            method. Only global methods can become a LUT.
+        cite: key in `book/references.bib`, empty for a baseline.
+    """
+
+    title: str
+    family: str
+    fit: Callable[..., ColorMap]
+    finish: Callable[[Tensor, Tensor], Tensor] | None = None
+    cite: str = ""
+
+
+def _identity(source: Tensor, reference: Tensor, *, weights: Weights | None = None) -> ColorMap:
+    return lambda rgb: rgb
+
+
+def _chang(source: Tensor, reference: Tensor, *, variant: str, k: int = 5, weights: Weights | None = None) -> ColorMap:
+    """Recolor the source's palette to the reference's, matched by order of lightness."""
+    source_weights, reference_weights = weights or (None, None)
+    if len(source) != 1:
+        raise ValueError(f"source: a palette belongs to one picture, got a batch of {len(source)}; loop over it")
+    old = palette.extract(source, k, weights=source_weights, variant=variant)
+    new = palette.extract(reference, k, weights=reference_weights, variant=variant)
+    shared = min(len(old), len(new))  # a picture of few colors has a short palette
+    return palette.transfer(old[:shared], new[:shared], variant=variant)
+
+
+_stat, _dist = statistics, distribution
+METHODS: dict[str, Method] = {
+    "identity": Method("identity", "baseline", _identity),
+    "mean_std_rgb": Method(
+        "mean-std RGB", "statistics", partial(_stat.reinhard, space="rgb"), cite="reinhard2001color"
+    ),
+    "reinhard_lalphabeta": Method(
+        "Reinhard lαβ", "statistics", partial(_stat.reinhard, space="lalphabeta"), cite="reinhard2001color"
+    ),
+    "reinhard_lab": Method(
+        "Reinhard CIELAB", "statistics", partial(_stat.reinhard, space="lab"), cite="reinhard2001color"
+    ),
+    "swatch_seed": Method("swatches (as published)", "statistics", swatches.swatch_seed),
+    "swatch": Method("swatches (corrected)", "statistics", swatches.swatch, cite="reinhard2001color"),
+    "cholesky": Method("Cholesky", "statistics", partial(_stat.linear, kind="cholesky"), cite="pitie2007linear"),
+    "square_root": Method(
+        "square root", "statistics", partial(_stat.linear, kind="square_root"), cite="pitie2007linear"
+    ),
+    "mkl_rgb": Method("Monge-Kantorovich RGB", "statistics", _stat.linear, cite="pitie2007linear"),
+    "mkl_lab": Method(
+        "Monge-Kantorovich CIELAB", "statistics", partial(_stat.linear, space="lab"), cite="pitie2007linear"
+    ),
+    "xiao_ma": Method("Xiao and Ma", "statistics", partial(_stat.linear, kind="xiao_ma"), cite="xiao2006color"),
+    "histogram_rgb": Method("histogram matching RGB", "distribution", _dist.histogram_matching),
+    "histogram_lab": Method(
+        "histogram matching CIELAB", "distribution", partial(_dist.histogram_matching, space="lab")
+    ),
+    "hm_mkl_hm": Method("HM-MKL-HM", "distribution", _dist.hm_mkl_hm, cite="pitie2007linear"),
+    "idt": Method("IDT", "distribution", _dist.idt, cite="pitie2005ndimensional"),
+    "idt_regrain": Method("IDT + regrain", "distribution", _dist.idt, _dist.regrain, cite="pitie2005towards"),
+    "sliced_ot": Method("sliced optimal transport", "distribution", _dist.sliced_transport, cite="bonneel2015sliced"),
+    "chang": Method("Chang palette", "palette", partial(_chang, variant="paper"), cite="chang2015palette"),
+    "chang_demo": Method("Chang palette (demo)", "palette", partial(_chang, variant="demo"), cite="chang2015palette"),
+    "chang_bz": Method("Chang palette (b-z)", "palette", partial(_chang, variant="bz"), cite="chang2015palette"),
+}
+
+
+def get(name: str) -> Method:
+    """Look a method up. Raises `ValueError` that lists the known ones."""
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name!r}; known: {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def fit(name: str, source: Tensor, reference: Tensor, **options) -> ColorMap:
+    """Fit a method on two pictures.
+
+    Args:
+        name: key of `METHODS`.
+        source, reference: `(B, 3, H, W)` sRGB in [0, 1]; sizes may differ.
+        options: of the method, see its function.
+
+    Returns:
+        A function of color `(B, 3, ...) -> (B, 3, ...)`, not clipped. What a method does to neighborhoods (regrain) is
+        not in it.
+
+    Raises:
+        ValueError: unknown method, wrong input.
+    """
+    return get(name).fit(check.rgb(source, "source"), check.rgb(reference, "reference"), **options)
+
+
+def recolor(name: str, source: Tensor, reference: Tensor | None = None, palette_lab: Tensor | None = None, **options):
+    """Recolor a batch of pictures.
+
+    Args:
+        name: key of `METHODS`.
+        source: `(B, 3, H, W)` sRGB in [0, 1].
+        reference: `(B, 3, H', W')` sRGB in [0, 1]; the picture whose colors are wanted.
+        palette_lab: `(k, 3)` CIELAB instead of a reference, for methods of the family `"palette"`: what the source's
+            own palette of `k` colors, sorted by lightness, becomes.
+        options: of the method.
+
+    Returns:
+        `(B, 3, H, W)` sRGB in [0, 1].
+
+    Raises:
+        ValueError: unknown method, wrong input, or neither reference nor palette.
+
+    Example:
+        >>> picture = torch.rand(1, 3, 8, 8)
+        >>> recolor("identity", picture, picture).equal(picture)
+        True
+    """
+    method = get(name)
+    check.rgb(source, "source")
+    if palette_lab is not None:
+        color_map = fit_palette(name, source, palette_lab, **options)
+    elif reference is not None:
+        color_map = fit(name, source, reference, **options)
+    else:
+        raise ValueError(f"{name}: nothing to recolor towards; give a reference picture or a palette")
+    result = color_map(source).clamp(0, 1)
+    return method.finish(source, result).clamp(0, 1) if method.finish else result
+
+
+def fit_palette(name: str, source: Tensor, palette_lab: Tensor, *, weights: Tensor | None = None) -> ColorMap:
+    """Color map that takes the source's own palette to `palette_lab`, see `recolor`."""
+    method = get(name)
+    if method.family != "palette":
+        known = ", ".join(key for key, one in METHODS.items() if one.family == "palette")
+        raise ValueError(f"{name} takes a reference picture, not a palette; methods that take one: {known}")
+    if palette_lab.ndim != 2 or palette_lab.shape[1] != 3 or len(palette_lab) == 0:
+        raise ValueError(f"palette: expected (k, 3) CIELAB with k >= 1, got shape {tuple(palette_lab.shape)}")
+    variant = method.fit.keywords["variant"]
+    old = palette.extract(source, len(palette_lab), weights=weights, variant=variant)
+    return palette.transfer(old, palette_lab[: len(old)], variant=variant)
+
+
+def recolor_uint8(
+    name: str, source: np.ndarray, reference: np.ndarray | None = None, palette_lab: Tensor | None = None, **options
+) -> np.ndarray:
+    """Recolor an 8-bit picture of any size, in double precision, at the cost of its distinct colors.
+
+    Args:
+        name: key of `METHODS`.
+        source, reference: `(H, W, 3)` uint8 sRGB.
+        palette_lab: as in `recolor`.
+        options: of the method.
+
+    Returns:
+        `(H, W, 3)` uint8.
+
+    Raises:
+        ValueError: as `recolor`.
+    """
+    codes, colors, counts = distinct(source)
+    color_map = _fit_colors(name, colors, counts, reference, palette_lab, **options)
+    result = repaint(source, codes, apply(color_map, colors))
+    finish = get(name).finish
+    return result if finish is None else images.to_uint8(finish(images.to_tensor(source), images.to_tensor(result)))
+
+
+def fit_uint8(
+    name: str, source: np.ndarray, reference: np.ndarray | None = None, palette_lab: Tensor | None = None, **options
+) -> ColorMap:
+    """The color map that `recolor_uint8` uses, to be sampled into a LUT.
+
+    Raises:
+        ValueError: as `recolor`, and for a method that looks at neighbors: no LUT can hold it.
+    """
+    if get(name).finish is not None:
+        raise ValueError(f"{name} looks at neighboring pixels, which no LUT can hold; choose a global method")
+    _, colors, counts = distinct(source)
+    return _fit_colors(name, colors, counts, reference, palette_lab, **options)
+
+
+def _fit_colors(name, colors, counts, reference, palette_lab, **options) -> ColorMap:
+    method = get(name)
+    if palette_lab is not None:
+        return fit_palette(name, colors, palette_lab, weights=counts, **options)
+    if reference is None:
+        raise ValueError(f"{name}: nothing to recolor towards; give a reference picture or a palette")
+    _, reference_colors, reference_counts = distinct(reference)
+    return method.fit(colors, reference_colors, weights=(counts, reference_counts), **options)
+
+
+def apply(color_map: ColorMap, colors: Tensor, chunk: int = 1 << 18) -> Tensor:
+    """Evaluate a color map on `(1, 3, N)` colors in pieces, so that temporaries stay small."""
+    return torch.cat([color_map(part) for part in colors.split(chunk, dim=2)], dim=2)
