@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 MADE := $(VENV)/.made
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PYTHONPATH := $(CURDIR)
 SNAKEMAKE := snakemake --cores all --resources gpu=1 --nolock --rerun-incomplete --keep-going --quiet all
 
 .DEFAULT_GOAL := help
@@ -15,7 +16,8 @@ help:  ## list these verbs
 env: $(MADE)  ## create .venv from requirements.lock (every verb does this first; TORCH=cpu: smaller torch, no CUDA)
 
 book: $(MADE)  ## run what changed and build the site (PROFILE=quick, gpu or paper)
-	@$(SNAKEMAKE) --config profile=$(PROFILE) && python tools/stage.py $(PROFILE)
+	@$(SNAKEMAKE) --config profile=$(PROFILE) || { echo "Some notebooks did not run; the whole story: $$(ls -t .snakemake/log/* | head -n 1)"; exit 1; }
+	@python tools/stage.py $(PROFILE)
 
 test: $(MADE)  ## everything: units, notebooks, pipeline, book, site in a browser
 	@OMP_NUM_THREADS=2 python -m pytest --nbmake tests notebooks

@@ -54,7 +54,15 @@ rule notebook:
         export CTLIB_PROFILE={wildcards.profile} MPLBACKEND=module://matplotlib_inline.backend_inline
         export OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} OPENBLAS_NUM_THREADS={threads}
         attempt=_build/{wildcards.profile}/logs/{wildcards.stem}.ipynb
-        if papermill --cwd notebooks -k python3 --no-progress-bar {params.overlay} {input.notebook} "$attempt" >{log} 2>&1
+        status=0
+        papermill --cwd notebooks -k python3 --no-progress-bar {params.overlay} {input.notebook} "$attempt" \
+            >{log} 2>&1 || status=1
+        if [ $status = 0 ] && [ ! -s {output.results} ]
+        then
+            echo "it ended without run.write(...), so there is no {output.results}" >>{log}
+            status=1
+        fi
+        if [ $status = 0 ]
         then
             mv "$attempt" {output.executed}
             echo "  {wildcards.stem} ran in $SECONDS s"

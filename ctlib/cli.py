@@ -98,7 +98,7 @@ def list_methods() -> None:
 @data_app.command("list")
 @_one_line_errors
 def data_list() -> None:
-    """List the datasets with their licence."""
+    """List the datasets with their license."""
     for name, dataset in registry.load().items():
         print(f"{name:12}  {dataset.title} ({dataset.license})")
 

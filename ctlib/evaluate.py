@@ -11,6 +11,7 @@ Taught in: notebooks/70_compare.
 """
 
 import time
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -87,7 +88,10 @@ def judge(names: Iterable[str], cases: Sequence[Case], wanted: Sequence[str] | N
             began = time.perf_counter()
             result = recolor(name, case)
             seconds = time.perf_counter() - began
-            measured = metrics.evaluate(result, case.source, case.reference, case.truth, metrics=wanted)
+            with warnings.catch_warnings():
+                # LPIPS without its weights warns; here its column says so by staying blank
+                warnings.simplefilter("ignore")
+                measured = metrics.evaluate(result, case.source, case.reference, case.truth, metrics=wanted)
             rows.append({"case": case.name, "kind": case.kind, "method": name, **measured, "seconds": seconds})
     return rows
 

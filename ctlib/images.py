@@ -223,6 +223,8 @@ def _check_webp(path, head: bytes, max_pixels: int) -> None:
         size = (little[0] & 0x3FFF) + 1, (little[0] >> 14 & 0x3FFF) + 1
     else:  # lossy: 14 bits each
         size = little[2] & 0x3FFF, little[4] & 0x3FFF
+    if max(size) > 16383:  # WebP's own limit; a tiny animation can claim more, and costs seconds
+        raise _unreadable(path, f"its header says {size[0]} x {size[1]} pixels, more than WebP allows")
     _check_pixels(path, *size, max_pixels)
 
 
@@ -266,8 +268,15 @@ def _decode(path, image: ImageFile.ImageFile) -> np.ndarray:
     _scale_transparent_color(image)
     image.load()
     transform = _profile_to_srgb(path, image)
+    try:
+        orientation = image.getexif().get(0x0112, 1)  # 1 after a TIFF, which Pillow has already turned
+    except Exception as error:
+        warnings.warn(f"{path}: its EXIF block is broken and ignored ({_line(error)})", stacklevel=3)
+        orientation = 1
+    down, across, swap = _FLIPS.get(orientation, (1, 1, 0))
     width, height = image.size
-    rgb = np.empty((height, width, 3), np.uint8)
+    rgb = np.empty((width, height, 3) if swap else (height, width, 3), np.uint8)
+    as_stored = (rgb.swapaxes(0, 1) if swap else rgb)[::down, ::across]  # a view, through which the strips turn upright
     rows = max(1, _STRIP_PIXELS // width)
     for top in range(0, height, rows):
         strip = image.crop((0, top, width, min(top + rows, height)))
@@ -279,16 +288,8 @@ def _decode(path, image: ImageFile.ImageFile) -> np.ndarray:
             white = Image.new("RGB", color.size, "white")
             white.paste(color, mask=alpha)
             color = white
-        rgb[top : top + rows] = np.asarray(color)
-    try:
-        orientation = image.getexif().get(0x0112, 1)  # 1 after a TIFF, which Pillow has already turned
-    except Exception as error:
-        warnings.warn(f"{path}: its EXIF block is broken and ignored ({_line(error)})", stacklevel=3)
-        orientation = 1
-    image.close()  # the decoded original goes before the turned copy comes
-    down, across, swap = _FLIPS.get(orientation, (1, 1, 0))
-    rgb = rgb[::down, ::across]
-    return np.ascontiguousarray(rgb.swapaxes(0, 1) if swap else rgb)
+        as_stored[top : top + rows] = np.asarray(color)
+    return rgb
 
 
 def _levels(image: ImageFile.ImageFile) -> np.ndarray | None:

@@ -7,7 +7,6 @@ Taught in: notebooks/12_palette_recoloring.
 """
 
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ctlib import check
+from ctlib.atomic import replacing
 
 ColorMap = Callable[[Tensor], Tensor]
 
@@ -121,26 +121,13 @@ def save_cube(path: str | os.PathLike, lut: Tensor, title: str = "ctlib") -> Pat
     title = " ".join(title.replace('"', "'").split())
     rows = lut.detach().double().clamp(0, 1).permute(3, 2, 1, 0).reshape(-1, 3).tolist()  # red runs fastest
     head = f'TITLE "{title}"\nLUT_3D_SIZE {lut.shape[1]}\nDOMAIN_MIN 0 0 0\nDOMAIN_MAX 1 1 1\n\n'
-    temporary = None
     try:
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False) as file:
-            temporary = file.name
+        with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
             file.write(head)
             file.writelines(f"{red:.7f} {green:.7f} {blue:.7f}\n" for red, green, blue in rows)
-        os.chmod(temporary, 0o666 & ~_umask())  # temporary files are private, a LUT is for sharing
-        os.replace(temporary, path)
     except OSError as error:
         raise LutError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
-    finally:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
     return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def load_cube(path: str | os.PathLike) -> Tensor:

@@ -46,10 +46,11 @@ def _chang(source: Tensor, reference: Tensor, *, variant: str, k: int = 5, weigh
     source_weights, reference_weights = weights or (None, None)
     if len(source) != 1:
         raise ValueError(f"source: a palette belongs to one picture, got a batch of {len(source)}; loop over it")
-    old = palette.extract(source, k, weights=source_weights, variant=variant)
-    new = palette.extract(reference, k, weights=reference_weights, variant=variant)
-    shared = min(len(old), len(new))  # a picture of few colors has a short palette
-    return palette.transfer(old[:shared], new[:shared], variant=variant)
+    pictures = ((source, source_weights), (reference, reference_weights))
+    # a picture of few colors has a short palette, and both palettes must be of one length
+    k = min(k, *(len(palette.bin_colors(picture, counts, variant=variant)[1]) for picture, counts in pictures))
+    old, new = (palette.extract(picture, k, weights=counts, variant=variant) for picture, counts in pictures)
+    return palette.transfer(old, new, variant=variant)
 
 
 _stat, _dist = statistics, distribution
@@ -154,11 +155,11 @@ def fit_palette(name: str, source: Tensor, palette_lab: Tensor, *, weights: Tens
     if method.family != "palette":
         known = ", ".join(key for key, one in METHODS.items() if one.family == "palette")
         raise ValueError(f"{name} takes a reference picture, not a palette; methods that take one: {known}")
-    if palette_lab.ndim != 2 or palette_lab.shape[1] != 3 or len(palette_lab) == 0:
-        raise ValueError(f"palette: expected (k, 3) CIELAB with k >= 1, got shape {tuple(palette_lab.shape)}")
+    new = palette.as_palette(palette_lab)
     variant = method.fit.keywords["variant"]
-    old = palette.extract(source, len(palette_lab), weights=weights, variant=variant)
-    return palette.transfer(old, palette_lab[: len(old)], variant=variant)
+    old = palette.extract(source, len(new), weights=weights, variant=variant)
+    black = old[: len(old) - len(new)]  # b-z's palettes begin with a black of their own, which stays
+    return palette.transfer(old, torch.cat([black, new]), variant=variant)
 
 
 def recolor_uint8(

@@ -467,6 +467,7 @@ def bombs():
     yield "png", png(9_000, 9_000, 1, 0, [bytes(1125)])
     yield "bmp", b"BM" + struct.pack("<IIIIiiHHIIIIII", 54, 0, 54, 40, 60_000, 60_000, 1, 24, 0, 0, 0, 0, 0, 0)
     yield "webp", b"RIFF\x40\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + b"\x5f\xea\0" * 2 + bytes(40)
+    yield "webp", b"RIFF\x40\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + b"\xff\xff\x0f\x1f\0\0" + bytes(40)  # 2^20 x 32
     yield "webp", b"RIFF\x40\0\0\0WEBPVP8L\x0a\0\0\0\x2f" + struct.pack("<I", 11_999 | 11_999 << 14) + bytes(40)
     yield "webp", b"RIFF\x40\0\0\0WEBPVP8 \x0a\0\0\0\0\0\0\x9d\x01\x2a" + struct.pack("<HH", 12_000, 12_000) + bytes(40)
     yield "tif", tiff(60_000, 60_000, b"\0\0")

@@ -17,7 +17,7 @@ from ctlib import check, color
 from ctlib.distinct import distinct
 
 SIGMA_A = 80.0  # CIELAB; how far a seed keeps others away
-_CHUNK = 1 << 16  # colors treated at once, to bound memory
+_CHUNK = 1 << 15  # colors treated at once: bounds memory, and fits the cache
 
 
 @dataclass(frozen=True)

@@ -1,34 +1,24 @@
 """The photographs that come with the installed packages: the quick profile needs no download.
 
+Files, authors and licenses stand in the table `photos` of `data/registry.toml`.
+
 Taught in: notebooks/01_prepare_data.
 """
 
 import hashlib
 from collections.abc import Iterable
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from ctlib import images
-
-#: name: (package, file in it); licences and authors stand in data/registry.toml
-_FILES = {
-    "astronaut": ("skimage", "data/astronaut.png"),
-    "chelsea": ("skimage", "data/chelsea.png"),
-    "china": ("sklearn", "datasets/images/china.jpg"),
-    "coffee": ("skimage", "data/coffee.png"),
-    "flower": ("sklearn", "datasets/images/flower.jpg"),
-    "grace_hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
-    "motorcycle": ("skimage", "data/motorcycle_left.png"),
-    "rocket": ("skimage", "data/rocket.jpg"),
-}
+from ctlib.data import registry
 
 
 def names() -> tuple[str, ...]:
-    """Names of the bundled photographs."""
-    return tuple(_FILES)
+    """Names of the bundled photographs, each scene once."""
+    return tuple(sorted(item["name"] for item in registry.get("photos").items if not item.get("twin_of")))
 
 
 def path(name: str) -> Path:
@@ -36,16 +26,12 @@ def path(name: str) -> Path:
 
     Raises:
         ValueError: unknown name; the message lists the known ones.
-        FileNotFoundError: the package that brings it is not installed, or no longer brings it.
+        DataError: the package that brings it is not installed, or no longer brings it.
     """
-    if name not in _FILES:
-        raise ValueError(f"unknown photograph {name!r}; known: {', '.join(_FILES)}")
-    package, file = _FILES[name]
-    spec = find_spec(package)
-    found = Path(spec.origin).parent / file if spec and spec.origin else None
-    if found is None or not found.exists():
-        raise FileNotFoundError(f"photograph {name}: {package} does not bring {file}; install requirements.lock")
-    return found
+    items = {item["name"]: item for item in registry.get("photos").items}
+    if name not in items:
+        raise ValueError(f"unknown photograph {name!r}; known: {', '.join(items)}")
+    return registry.package_file(items[name])
 
 
 def load(name: str, long_side: int | None = None) -> np.ndarray:

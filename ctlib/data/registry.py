@@ -51,7 +51,7 @@ class Dataset:
     name: str
     title: str
     homepage: str
-    licence: str
+    license: str
     cite: str
     access: str
     size: str = ""

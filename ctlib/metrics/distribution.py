@@ -122,7 +122,7 @@ def hellinger_ab(result: Tensor, reference: Tensor) -> Tensor:
 
 
 def sliced_wasserstein(
-    result: Tensor, reference: Tensor, directions: int = 64, pixels: int = 16_384, seed: int = 0
+    result: Tensor, reference: Tensor, directions: int = 32, pixels: int = 16_384, seed: int = 0
 ) -> Tensor:
     r"""Sliced 2-Wasserstein distance of the color distributions in CIELAB (Rabin et al. 2011).
 

@@ -65,7 +65,7 @@ _ROWS = [
            "chi-square distance of the RGB histograms, 256 bins a channel"),
     Metric("emd", distribution.emd, "levels", "lower", "reference", "how far RGB values must move, mean of channels"),
     Metric("sliced_wasserstein", distribution.sliced_wasserstein, "Lab units", "lower", "reference",
-           "how far Lab colors must move, over 64 random directions"),
+           "how far Lab colors must move, over 32 random directions"),
     Metric("colorfulness", distribution.colorfulness, "", "neither", "nothing", "Hasler and Süsstrunk 2003, signed"),
     Metric("colorfulness_abs", distribution.colorfulness_abs, "", "neither", "nothing",
            "the same of absolute values, as colorization papers print it"),
@@ -103,6 +103,7 @@ def evaluate(
         ValueError: a bad picture, an unknown metric, or one that compares palettes.
 
     Example:
+        >>> import torch
         >>> gray = torch.full((1, 3, 16, 16), 0.5)
         >>> evaluate(gray, truth=gray, metrics=["ssim", "ciede2000", "colorfulness"])
         {'ssim': 1.0, 'ciede2000': 0.0, 'colorfulness': 0.0}

@@ -259,7 +259,7 @@ def test_fetch_whole_way(server, tmp_path, monkeypatch):
     mini = registry.parse(
         "mini",
         {
-            "title": "Mini", "homepage": "http://localhost/", "licence": "none", "cite": "x", "access": "open",
+            "title": "Mini", "homepage": "http://localhost/", "license": "none", "cite": "x", "access": "open",
             "folders": [{"path": "train", "pattern": "*.txt", "count": 2}],
             "files": [{"url": server.url, "bytes": len(server.body), "inside": "top", "makes": ["train"]}],
         },

@@ -28,7 +28,7 @@ def picture(path, seed=0, size=(16, 12)):
 
 def mini(monkeypatch, folders, **more):
     """Put a small data set in the place of the registry."""
-    table = {"title": "Mini", "homepage": "http://localhost/", "licence": "none", "cite": "x", "access": "open"}
+    table = {"title": "Mini", "homepage": "http://localhost/", "license": "none", "cite": "x", "access": "open"}
     monkeypatch.setattr(
         registry, "load", lambda: {"mini": registry.parse("mini", {**table, "folders": folders, **more})}
     )
@@ -38,7 +38,7 @@ def test_every_set_is_described():
     sets = registry.load()
     assert set(sets) == WANTED
     for dataset in sets.values():
-        assert dataset.title and dataset.licence and dataset.size and dataset.notes
+        assert dataset.title and dataset.license and dataset.size and dataset.notes
         assert dataset.homepage.startswith("https://")
         assert dataset.cite.isalnum()
         assert dataset.access in ("package", "open", "manual")

@@ -1,0 +1,188 @@
+"""Time and memory of recoloring a 12-megapixel photograph, 8 bits in and 8 bits out, beside other libraries.
+
+Run `python benchmarks/bench_recolor.py`; it prints tables and writes nothing. See README.md for how it measures.
+"""
+
+import argparse
+import gc
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from statistics import median
+
+THREADS = "2"
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[name] = THREADS  # before numpy and torch start their pools
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(int(THREADS))
+
+from PIL import Image  # noqa: E402
+from skimage import color as skimage_color  # noqa: E402
+
+from ctlib import methods  # noqa: E402
+from ctlib.classical import palette  # noqa: E402
+from ctlib.data import photos  # noqa: E402
+
+GOAL_MEMORY = 2048  # MB, whole process
+GOAL_PALETTE = 0.3  # s
+GOAL_SPEEDUP = 3.0  # over scikit-image
+
+
+def picture(kind: str, width: int, height: int) -> np.ndarray:
+    """A bundled photograph enlarged, with the noise of a sensor (2 levels); or nothing but uniform noise."""
+    generator = np.random.default_rng(0)
+    if kind == "noise":
+        return generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image = np.asarray(Image.fromarray(photos.load(kind)).resize((width, height), Image.Resampling.LANCZOS))
+    out = np.empty_like(image)
+    for top in range(0, height, 64):  # by strips, so that the picture does not set the peak of memory
+        strip = image[top : top + 64]
+        grain = generator.normal(0, 2, strip.shape).astype(np.float32)
+        out[top : top + 64] = (strip + grain).round().clip(0, 255).astype(np.uint8)
+    return out
+
+
+def to_uint8(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.round(values), 0, 255).astype(np.uint8)
+
+
+def scikit_image(source: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Reinhard in CIELAB as one writes it with scikit-image and numpy, in float64."""
+    lab, wanted = skimage_color.rgb2lab(source), skimage_color.rgb2lab(reference)
+    lab = (lab - lab.mean((0, 1))) * (wanted.std((0, 1)) / lab.std((0, 1))) + wanted.mean((0, 1))
+    return to_uint8(skimage_color.lab2rgb(lab) * 255)
+
+
+def color_matcher(method: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    def run(source: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        from color_matcher import ColorMatcher
+
+        return to_uint8(ColorMatcher().transfer(src=source, ref=reference, method=method))
+
+    return run
+
+
+def ours(name: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    return lambda source, reference: methods.recolor_uint8(name, source, reference)
+
+
+#: name: function of source and reference
+CONTENDERS: dict[str, Callable] = {name: ours(name) for name in methods.METHODS}
+CONTENDERS["palette of 5"] = lambda source, reference: palette.extract_uint8(source, 5)
+CONTENDERS["scikit-image Lab + numpy"] = scikit_image
+if find_spec("color_matcher"):
+    CONTENDERS |= {f"color-matcher {name}": color_matcher(name) for name in ("mkl", "reinhard", "hm-mkl-hm")}
+TIMED = [
+    "reinhard_lab", "mkl_rgb", "histogram_rgb", "hm_mkl_hm", "idt", "sliced_ot", "swatch", "chang", "palette of 5",
+    "color-matcher mkl", "color-matcher reinhard", "color-matcher hm-mkl-hm", "scikit-image Lab + numpy",
+]  # fmt: skip
+
+
+def measure_times(names: list[str], rounds: int, width: int, height: int) -> dict[str, list[float]]:
+    """Seconds of each call, rounds interleaved: what slows the machine down slows all contenders down."""
+    source, reference = picture("coffee", width, height), picture("china", width, height)
+    colors = [len(np.unique(image.reshape(-1, 3) @ [1 << 16, 1 << 8, 1])) for image in (source, reference)]
+    print(f"source: coffee, {colors[0]:,} distinct colors; reference: china, {colors[1]:,}\n")
+    small = picture("coffee", 200, 150)
+    for name in names:
+        CONTENDERS[name](small, small)  # imports and thread pools start here
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    gc.disable()
+    for _ in range(rounds):
+        for name in names:
+            start = time.perf_counter()
+            CONTENDERS[name](source, reference)
+            seconds[name].append(time.perf_counter() - start)
+            gc.collect()
+    gc.enable()
+    return seconds
+
+
+def report_times(names: list[str], rounds: int, width: int, height: int) -> None:
+    seconds = measure_times(names, rounds, width, height)
+    middle = {name: median(values) for name, values in seconds.items()}
+    base = middle["reinhard_lab"]
+    print(f"{'':28}{'median s':>9}{'min s':>9}{'x reinhard_lab':>16}")
+    for name in names:
+        print(f"{name:28}{middle[name]:9.3f}{min(seconds[name]):9.3f}{middle[name] / base:16.2f}")
+    print()
+    verdict("palette of 5", middle["palette of 5"], "<=", GOAL_PALETTE, "s")
+    verdict("scikit-image / reinhard_lab", middle["scikit-image Lab + numpy"] / base, ">=", GOAL_SPEEDUP, "x")
+    if "color-matcher mkl" in middle:
+        verdict("color-matcher mkl / reinhard_lab", middle["color-matcher mkl"] / base, ">=", 1.0, "x")
+
+
+def report_error(width: int, height: int) -> None:
+    """Largest distance of our Reinhard from scikit-image in float64, in gray levels."""
+    source, reference = picture("coffee", width, height), picture("china", width, height)
+    difference = CONTENDERS["reinhard_lab"](source, reference).astype(int) - scikit_image(source, reference)
+    verdict("Reinhard, largest error", float(np.abs(difference).max()), "<=", 1, "gray levels")
+
+
+def verdict(what: str, value: float, relation: str, goal: float, unit: str) -> None:
+    reached = value <= goal if relation == "<=" else value >= goal
+    print(f"{'reached' if reached else 'MISSED':8} {what}: {value:.3g} {unit} (goal {relation} {goal:g})")
+
+
+def report_memory(names: list[str], kinds: list[str], width: int, height: int) -> None:
+    """Peak memory of a fresh process for each contender and picture."""
+    for kind in kinds:
+        print(f"\n{kind}: peak MB of the whole process, of it before the call, s of a first call")
+        worst = 0.0
+        for name in names:
+            command = [sys.executable, __file__, "--one", name, "--kind", kind, "--size", f"{width}x{height}"]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                last = done.stderr.strip().splitlines()[-1:] or [f"killed, exit code {done.returncode}"]
+                print(f"{name:28} failed: {last[0]}")
+                worst = float("inf") if name in methods.METHODS else worst
+                continue
+            row = json.loads(done.stdout.splitlines()[-1])
+            print(f"{name:28}{row['peak']:9.0f}{row['before']:9.0f}{row['seconds']:9.2f}", flush=True)
+            worst = max(worst, row["peak"]) if name in methods.METHODS else worst
+        verdict(f"every method on {kind}, peak", worst, "<=", GOAL_MEMORY, "MB")
+
+
+def one(name: str, kind: str, width: int, height: int) -> None:
+    """What a subprocess does: one call, then its peak memory as JSON."""
+    source, reference = picture(kind, width, height), picture("china", width, height)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    start = time.perf_counter()
+    CONTENDERS[name](source, reference)
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"peak": peak, "before": before, "seconds": seconds}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", default="4000x3000", help="width x height in pixels")
+    parser.add_argument("--rounds", type=int, default=5, help="calls of each contender")
+    parser.add_argument("--only", nargs="+", choices=["time", "error", "memory"], default=["time", "error", "memory"])
+    parser.add_argument("--kinds", nargs="+", default=["coffee", "noise"], help="pictures of the memory table")
+    parser.add_argument("--methods", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS), help="of that table")
+    parser.add_argument("--one", choices=list(CONTENDERS), help=argparse.SUPPRESS)
+    parser.add_argument("--kind", default="coffee", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    width, height = map(int, options.size.split("x"))
+    if options.one:
+        return one(options.one, options.kind, width, height)
+    print(f"{width} x {height} pixels, {THREADS} threads, torch {torch.__version__}, {options.rounds} rounds")
+    if "time" in options.only:
+        report_times([name for name in TIMED if name in CONTENDERS], options.rounds, width, height)
+    if "error" in options.only:
+        report_error(width, height)
+    if "memory" in options.only:
+        report_memory(options.methods, options.kinds, width, height)
+
+
+if __name__ == "__main__":
+    main()
