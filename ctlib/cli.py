@@ -117,3 +117,7 @@ def data_verify(name: Annotated[str, typer.Argument(help="see `ctlib data list`"
 def data_fetch(name: Annotated[str, typer.Argument(help="see `ctlib data list`")]) -> None:
     """Download a dataset; a download that broke off goes on where it stopped."""
     print(registry.fetch(name))
+
+
+if __name__ == "__main__":
+    app()

@@ -31,7 +31,7 @@ def distinct(image: np.ndarray) -> tuple[np.ndarray, Tensor, Tensor]:
         image: `(H, W, 3)` uint8 sRGB.
 
     Returns:
-        codes `(N,)` int32 in rising order, their colors `(1, 3, N)` float64 in [0, 1], and pixel counts `(1, N)` float64.
+        codes `(N,)` int32, rising; their colors `(1, 3, N)` float64 in [0, 1]; their pixel counts `(1, N)` float64.
 
     Raises:
         ValueError: wrong type or shape, or an empty picture.

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ctlib import images, methods, metrics
-from ctlib.data import augment, photos
+from ctlib.data import augment, fivek, photos
 
 
 class Case(NamedTuple):
@@ -59,6 +59,47 @@ def photo_cases(long_side: int = 256, seed: int = 0, names: Sequence[str] | None
             Case(name, "unpaired", source, other, None),
         ]
     return cases
+
+
+def fivek_cases(long_side: int = 256, limit: int | None = None) -> list[Case]:
+    """Cases of all three kinds from MIT-Adobe FiveK: the raw rendition is the source, expert C's the truth.
+
+    Args:
+        long_side: pixels; the photographs are scaled down to it.
+        limit: at most so many photographs; all by default.
+
+    Raises:
+        DataError: FiveK is not in the data folder; the message says how to get it.
+    """
+    dataset = fivek.FiveK(renditions=("raw", "c"))
+    ids = dataset.ids[:limit]
+
+    def pictures(key: str) -> tuple[Tensor, Tensor]:
+        pair = dataset.pair(key, "raw", "c")
+        return tuple(images.to_tensor(images.resize(pair[side], long_side)) for side in ("source", "reference"))
+
+    cases = []
+    for i, key in enumerate(ids):
+        (source, truth), (other, other_edited) = pictures(key), pictures(ids[(i + 1) % len(ids)])
+        cases += [
+            Case(key, "paired", source, truth, truth),
+            Case(key, "same edit", source, other_edited, truth),
+            Case(key, "unpaired", source, other, None),
+        ]
+    return cases
+
+
+def cases_of(dataset: str, long_side: int, seed: int = 0) -> list[Case]:
+    """Cases by name: `"photos"`, the bundled photographs with seeded retouching, or `"fivek"`.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if dataset == "photos":
+        return photo_cases(long_side, seed)
+    if dataset == "fivek":
+        return fivek_cases(long_side)
+    raise ValueError(f"unknown dataset {dataset!r}; known: photos, fivek")
 
 
 def recolor(method: str, case: Case) -> Tensor:

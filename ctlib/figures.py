@@ -172,7 +172,9 @@ def _data_url(picture: np.ndarray) -> str:
 
 
 def table(rows: Sequence[Mapping], *, index: str = "method", caption: str = "", digits: int = 2):
-    """A table of metrics with arrows for their direction, the best of each column in bold.
+    """A table of metrics with arrows for their direction and the best of each column in bold.
+
+    Identity and oracle stand in the table but not in the contest: each is unbeatable at something.
 
     Args:
         rows: dicts of one shape; numbers, `None` for a blank.
@@ -187,20 +189,16 @@ def table(rows: Sequence[Mapping], *, index: str = "method", caption: str = "", 
 
     frame = pd.DataFrame(list(rows)).set_index(index)
     frame.index.name = None
+    contest = frame.index.difference(["identity", "oracle"])
     arrows = {"higher": " ↑", "lower": " ↓", "neither": ""}
-    names, directions = {}, {}
-    for column in frame.columns:
-        metric = METRICS.get(column)
-        names[column] = f"{metric.name}{arrows[metric.better]}" if metric else column
-        directions[names[column]] = metric.better if metric else "neither"
-    numbers = frame.rename(columns=names)
-    for column in directions:
-        if frame.dtypes.iloc[list(numbers.columns).index(column)] == object:
-            numbers[column] = pd.to_numeric(numbers[column].replace("inf", math.inf), errors="ignore")
-    styler = numbers.style.format(precision=digits, na_rep="–")
-    for column, better in directions.items():
-        if better == "higher":
-            styler = styler.highlight_max(subset=[column], props="font-weight:bold")
-        elif better == "lower":
-            styler = styler.highlight_min(subset=[column], props="font-weight:bold")
+    measured = {column: METRICS[column] for column in frame.columns if column in METRICS}
+    for column in measured:
+        frame[column] = pd.to_numeric(frame[column].replace("inf", math.inf))
+    names = {column: f"{column}{arrows[metric.better]}" for column, metric in measured.items()}
+    styler = frame.rename(columns=names).style.format(precision=digits, na_rep="–")
+    for column, metric in measured.items():
+        if metric.better == "neither" or frame.loc[contest, column].isna().all():
+            continue
+        mark = styler.highlight_max if metric.better == "higher" else styler.highlight_min
+        styler = mark(subset=pd.IndexSlice[contest, [names[column]]], props="font-weight:bold")
     return styler.set_caption(caption) if caption else styler

@@ -51,6 +51,7 @@ class Run:
             "rows": rows,
             "metrics": _described(rows),
             "parameters": self.parameters,
+            "seed": self.parameters.get("seed"),
             "data": data or {},
             **provenance(),
             "seconds": round(time.perf_counter() - self.began, 1),
@@ -81,8 +82,8 @@ def start(stem: str, **parameters) -> Run:
     now = provenance()
     threads = torch.get_num_threads()
     print(
-        f"{stem} · profile {paths.profile()} · seed {seed} · commit {now['commit']} · torch {now['versions']['torch']} · "
-        f"{now['device']}, {threads} thread{'s' * (threads > 1)}"
+        f"{stem} · profile {paths.profile()} · seed {seed} · commit {now['commit']} · "
+        f"torch {now['versions']['torch']} · {now['device']}, {threads} thread{'s' * (threads > 1)}"
     )
     return Run(stem, parameters)
 

@@ -155,7 +155,9 @@ def test_colors_out_of_gamut_clip_as_in_scikit_image():
 def test_kornia_agrees():
     picture = COLORS[..., None].float()
     torch.testing.assert_close(color.rgb_to_lab(picture), kornia.color.rgb_to_lab(picture), rtol=0, atol=1e-3)
-    torch.testing.assert_close(color.srgb_to_linear(picture), kornia.color.rgb_to_linear_rgb(picture), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        color.srgb_to_linear(picture), kornia.color.rgb_to_linear_rgb(picture), rtol=0, atol=1e-5
+    )
     theirs = kornia.color.rgb_to_hsv(picture)
     turn = (color.rgb_to_hsv(picture)[:, 0] - theirs[:, 0] / (2 * torch.pi) + 0.5) % 1 - 0.5  # theirs is in radians
     assert turn.abs().max() < 1e-5
@@ -165,7 +167,9 @@ def test_kornia_agrees():
 def test_colour_science_agrees_on_the_transfer_curve():
     values = COLORS.flatten().numpy()
     np.testing.assert_allclose(color.srgb_to_linear(COLORS).flatten(), colour.models.eotf_sRGB(values), atol=1e-6)
-    np.testing.assert_allclose(color.linear_to_srgb(COLORS).flatten(), colour.models.eotf_inverse_sRGB(values), atol=1e-6)
+    np.testing.assert_allclose(
+        color.linear_to_srgb(COLORS).flatten(), colour.models.eotf_inverse_sRGB(values), atol=1e-6
+    )
 
 
 # ---- laws
@@ -237,7 +241,9 @@ def test_an_extreme_lalphabeta_stays_finite():
     assert torch.isfinite(color.lalphabeta_to_rgb(extreme, clip=False, linear=True)).all()
 
 
-@pytest.mark.parametrize("function", [color.rgb_to_lab, color.rgb_to_lalphabeta, color.linear_to_xyz, color.xyz_to_linear])
+@pytest.mark.parametrize(
+    "function", [color.rgb_to_lab, color.rgb_to_lalphabeta, color.linear_to_xyz, color.xyz_to_linear]
+)
 @pytest.mark.parametrize("shape", [(3,), (1, 4, 2, 2), (2, 2, 3)])
 def test_three_channels_or_an_error(function, shape):
     with pytest.raises(ValueError, match="expected 3 color channels on axis 1"):

@@ -10,6 +10,7 @@ numbers were made.
 
 import argparse
 import ast
+import base64
 import hashlib
 import json
 import os
@@ -118,6 +119,21 @@ def dress(notebook: nbformat.NotebookNode, stem: str, profile: str, result: dict
     return notebook
 
 
+def exports(notebook: nbformat.NotebookNode) -> dict[str, bytes]:
+    """Figures that prose pages show: the picture of a cell tagged `export-<name>` becomes `book/figures/<name>.png`."""
+    found = {}
+    for cell in notebook.cells:
+        for tag in cell.metadata.get("tags", []):
+            if tag.startswith("export-"):
+                pictures = [
+                    output.data["image/png"] for output in cell.outputs if "image/png" in output.get("data", {})
+                ]
+                if not pictures:
+                    raise StageError(f"the cell tagged {tag!r} shows no picture: draw one or drop the tag")
+                found[f"book/figures/{tag.removeprefix('export-')}.png"] = base64.b64decode(pictures[0])
+    return found
+
+
 def configuration(root: Path) -> bytes:
     """_config.yml with the address of this clone's GitHub repository, where it has one."""
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
@@ -138,8 +154,6 @@ def mirror(profile: str, root: Path = ROOT) -> dict[str, bytes]:
     files = {str(path.relative_to(root)): path.read_bytes() for path in prose}
     files["_toc.yml"] = files.pop("book/_toc.yml")
     files["_config.yml"] = configuration(root)
-    for path in (build / "results" / "figures").glob("*"):  # pictures that notebooks made for prose pages
-        files[f"book/_static/generated/{path.name}"] = path.read_bytes()
     for stem in scan(root):
         executed, results = build / "executed" / f"{stem}.ipynb", build / "results" / f"{stem}.json"
         for path in (executed, results):
@@ -148,6 +162,7 @@ def mirror(profile: str, root: Path = ROOT) -> dict[str, bytes]:
         notebook = nbformat.read(executed, as_version=4)
         if reason := refusal(notebook):
             raise StageError(f"{executed.relative_to(root)} is unfinished ({reason}); remove it and run again")
+        files |= exports(notebook)
         page = dress(notebook, stem, profile, json.loads(results.read_text(encoding="utf-8")))
         files[f"notebooks/{stem}.ipynb"] = nbformat.writes(page).encode()
         files[f"results/{stem}.json"] = results.read_bytes()
@@ -194,8 +209,8 @@ def site(source: Path, folder: Path, files: dict[str, bytes], root: Path = ROOT)
     seal.unlink(missing_ok=True)
     shutil.rmtree(folder / "_build", ignore_errors=True)
     tool = Path(sys.executable).with_name("jupyter-book")
-    command = [tool, "build", source, "--path-output", folder, "-q", "-W", "-n", "--keep-going", "--all"]
-    if subprocess.run(command, cwd=root).returncode:
+    command = [tool, "build", source, "--path-output", folder, "-q", "-W", "-n", "--keep-going"]
+    if subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL).returncode:  # warnings go to stderr
         raise StageError("jupyter-book stopped; each warning above counts as an error")
     pages = entries(yaml.safe_load(files["_toc.yml"]))
     if missing := [page for page in pages if not (html / f"{Path(page).with_suffix('')}.html").is_file()]:

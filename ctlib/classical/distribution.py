@@ -1,7 +1,7 @@
 r"""Transfer of whole distributions: histogram matching, IDT with regrain, sliced optimal transport.
 
-All but `regrain` return a color map, a function `(B, 3, ...) -> (B, 3, ...)` of sRGB colors, not clipped: the sequence of
-one-dimensional curves found on the two pictures is a function of color and can be applied to any color, or sampled
+All but `regrain` return a color map, a function `(B, 3, ...) -> (B, 3, ...)` of sRGB colors, not clipped: the sequence
+of one-dimensional curves found on the two pictures is a function of color and can be applied to any color, or sampled
 into a LUT.
 
 Taught in: notebooks/11_distribution_transfer.
@@ -39,7 +39,8 @@ def histogram_matching(
 ) -> ColorMap:
     r"""Match the histogram of each channel on its own: :math:`x' = F_r^{-1}(F_s(x))`, empirical CDFs, linear between.
 
-    On the source's own values this is `skimage.exposure.match_histograms`. It ignores how channels depend on each other.
+    On the source's own values this is `skimage.exposure.match_histograms`. It ignores that channels depend on each
+    other.
 
     Args:
         source, reference: `(B, 3, ...)` sRGB in [0, 1].
@@ -90,8 +91,7 @@ def interpolate(values: Tensor, known: Tensor, new: Tensor) -> Tensor:
 
 
 def hm_mkl_hm(source: Tensor, reference: Tensor, *, weights: Weights | None = None) -> ColorMap:
-    """Histogram matching, then Monge-Kantorovich, then histogram matching again, all in RGB (color-matcher's default)."""
-    source_weights, _ = weights or (None, None)
+    """Histogram matching, Monge-Kantorovich, histogram matching again, all in RGB (color-matcher's default)."""
     first = histogram_matching(source, reference, weights=weights)
     moved = first(cloud(source, "source"))
     second = linear(moved, reference, kind="monge_kantorovich", weights=weights)
@@ -148,10 +148,10 @@ def idt(
 
     def step(colors: Tensor, axes: Tensor, back: Tensor, curves: list[Curve]) -> Tensor:
         axes, back = axes.to(colors), back.to(colors)
+        total = torch.zeros_like(colors)
         for row, (axis, curve) in enumerate(zip(axes, curves, strict=True)):
             projected = torch.einsum("c,bcn->bn", axis, colors)
-            shift = (curve(projected) - projected)[:, None] * back[:, row][:, None]
-            total = shift if row == 0 else total + shift
+            total = total + (curve(projected) - projected)[:, None] * back[:, row][:, None]
         return colors + relaxation * total
 
     for axes in rotations(iterations, seed):

@@ -41,7 +41,7 @@ def clusters(lab: Tensor, weights: Tensor | None, k: int, seed: int = 0) -> Tens
 
 
 def swatch(source: Tensor, reference: Tensor, *, k: int = 4, seed: int = 0, weights: Weights | None = None) -> ColorMap:
-    r"""Reinhard per cluster: :math:`x' = \sum_j w_j(x)\,[\sigma_{r,j}(x - \mu_{s,j})/\sigma_{s,j} + \mu_{r,j}]` in CIELAB.
+    r"""Reinhard per cluster, in CIELAB: :math:`x' = \sum_j w_j [\sigma_{r,j}(x - \mu_{s,j})/\sigma_{s,j} + \mu_{r,j}]`.
 
     Clusters of both pictures are paired one to one (least total distance, each picture centered on its own mean); the
     weights are :math:`w_j \propto \exp(-d_j^2 / 2)` of the Mahalanobis distance :math:`d_j` to source cluster `j`.

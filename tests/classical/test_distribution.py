@@ -1,4 +1,4 @@
-"""Histogram matching, IDT, sliced transport, regrain: equal to scikit-image where it has them, else held to their laws."""
+"""Histogram matching, IDT, sliced transport, regrain: equal to scikit-image where it has them, else held to laws."""
 
 import numpy as np
 import pytest
@@ -278,7 +278,9 @@ def test_a_smoother_regrain_keeps_more_of_the_gradients():
     picture = tensor(photo("coffee", 4))
     noise = 0.1 * torch.rand(picture.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     faults = [
-        (slopes(distribution.regrain(picture, 0.9 * picture + noise, smoothness=s))[0] - slopes(picture)[0]).abs().mean()
+        (slopes(distribution.regrain(picture, 0.9 * picture + noise, smoothness=s))[0] - slopes(picture)[0])
+        .abs()
+        .mean()
         for s in (0.2, 1.0, 5.0)
     ]
     assert faults[0] > faults[1] > faults[2]

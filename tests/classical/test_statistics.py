@@ -9,9 +9,7 @@ from ctlib.classical import statistics
 
 KINDS = ("cholesky", "square_root", "monge_kantorovich", "xiao_ma")
 SOURCE_COV = torch.tensor([[[0.04, 0.01, 0], [0.01, 0.03, 0.005], [0, 0.005, 0.02]]], dtype=torch.float64)
-REFERENCE_COV = torch.tensor(
-    [[[0.02, -0.004, 0.001], [-0.004, 0.05, 0.01], [0.001, 0.01, 0.03]]], dtype=torch.float64
-)
+REFERENCE_COV = torch.tensor([[[0.02, -0.004, 0.001], [-0.004, 0.05, 0.01], [0.001, 0.01, 0.03]]], dtype=torch.float64)
 
 
 def picture(name, step=8):
@@ -72,7 +70,9 @@ def test_monge_kantorovich_is_symmetric_positive_and_moves_colors_least():
     assert all((cost["monge_kantorovich"] <= other + 1e-10).all() for other in cost.values())
 
 
-@pytest.mark.parametrize(("kind", "invariant"), [("square_root", True), ("monge_kantorovich", True), ("cholesky", False)])
+@pytest.mark.parametrize(
+    ("kind", "invariant"), [("square_root", True), ("monge_kantorovich", True), ("cholesky", False)]
+)
 def test_which_maps_do_not_care_for_the_axes(kind, invariant):
     turn = rotation()
     plain = statistics.transport_matrix(SOURCE_COV, REFERENCE_COV, kind)

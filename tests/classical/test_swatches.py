@@ -48,7 +48,9 @@ def test_a_large_cloud_is_sampled_by_its_counts():
     lab = color.rgb_to_lab(patches((30, 0, 0), (70, 0, 0), count=15_000))[0]
     even, heavy = torch.ones(30_000), torch.ones(30_000)
     heavy[15_000:] = 1e-6  # the light half hardly counts, so both centers fall into the dark half
-    torch.testing.assert_close(swatches.clusters(lab, even, 2)[:, 0], torch.tensor([30.0, 70]).double(), rtol=0, atol=0.3)
+    torch.testing.assert_close(
+        swatches.clusters(lab, even, 2)[:, 0], torch.tensor([30.0, 70]).double(), rtol=0, atol=0.3
+    )
     assert (swatches.clusters(lab, heavy, 2)[:, 0] < 35).all()
     assert (swatches.clusters(lab, None, 2)[:, 0] - torch.tensor([30.0, 70])).abs().max() < 0.3
 

@@ -1,0 +1,52 @@
+"""Order of the suite, the browser, and the one built site that the tests of the book share."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+# Notebooks run by nbmake write to _build/test, so they neither use nor spoil the results of a book.
+os.environ.setdefault("CTLIB_PROFILE", "test")
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+LAST = ("test_pipeline.py", "test_notebooks.py", ".ipynb", "test_book.py", "test_site.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Units first, then the notebooks in run order, then the book, then the site."""
+
+    def place(item: pytest.Item) -> tuple[int, str]:
+        rank = next((i for i, end in enumerate(LAST, 1) if item.path.name.endswith(end)), 0)
+        return rank, item.path.name if item.path.suffix == ".ipynb" else ""
+
+    items.sort(key=place)
+
+
+@pytest.fixture(scope="session")
+def site() -> Path:
+    """HTML folder of the quick book, made by `make book` itself: nothing is built twice."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("CTLIB_PROFILE", "MAKEFLAGS")}
+    done = subprocess.run(
+        ["make", "--no-print-directory", "book", "PROFILE=quick"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        pytest.fail(f"make book stopped:\n{(done.stdout + done.stderr)[-4000:]}", pytrace=False)
+    return ROOT / "_build" / "quick" / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a Chromium, or a skip that says why."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    pytest.skip("no Chromium on this machine (Debian: apt install chromium)")

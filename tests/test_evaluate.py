@@ -1,0 +1,104 @@
+"""ctlib.evaluate: the cases and the loop that judges."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ctlib import evaluate, images, methods
+
+NAMES = ["chelsea", "coffee"]
+METRICS = ["psnr", "edge_ssim", "hellinger", "colorfulness"]
+
+
+@pytest.fixture(scope="module")
+def cases():
+    return evaluate.photo_cases(48, seed=1, names=NAMES)
+
+
+def test_three_kinds_for_each_photograph(cases):
+    assert [(case.name, case.kind) for case in cases] == [
+        (name, kind) for name in NAMES for kind in ("paired", "same edit", "unpaired")
+    ]
+    paired, honest, unpaired = cases[:3]
+    assert torch.equal(paired.reference, paired.truth) and torch.equal(honest.truth, paired.truth)
+    assert unpaired.truth is None and unpaired.reference.shape[1] == 3
+    assert not torch.equal(paired.source, paired.truth)
+
+
+def test_same_edit_means_the_same_edit(cases):
+    """The retouched reference of case 0 is photograph 1 with the edit of photograph 0, not its own."""
+    honest_of_first, paired_of_second = cases[1], cases[3]
+    assert honest_of_first.reference.shape == paired_of_second.truth.shape
+    assert not torch.equal(honest_of_first.reference, paired_of_second.truth)
+
+
+def test_pictures_are_eight_bit_and_repeatable(cases):
+    again = evaluate.photo_cases(48, seed=1, names=NAMES)
+    other = evaluate.photo_cases(48, seed=2, names=NAMES)
+    for one, two, three in zip(cases, again, other, strict=True):
+        assert torch.equal(one.reference, two.reference)
+        levels = one.reference * 255
+        assert (levels - levels.round()).abs().max() < 1e-4
+        assert one.kind == "unpaired" or not torch.equal(one.reference, three.reference)
+
+
+def test_judge_measures_every_method_on_every_case(cases):
+    rows = evaluate.judge(["identity", "oracle", "mkl_lab"], cases, METRICS)
+    assert len(rows) == 6 + 4 + 6
+    oracle = [row for row in rows if row["method"] == "oracle"]
+    assert all(row["psnr"] == math.inf for row in oracle)
+    assert all("psnr" not in row for row in rows if row["kind"] == "unpaired")
+    value = {(row["method"], row["case"], row["kind"]): row for row in rows}
+    for name in NAMES:
+        kept = value["identity", name, "unpaired"]
+        moved = value["mkl_lab", name, "unpaired"]
+        assert kept["edge_ssim"] == pytest.approx(1) and moved["hellinger"] < kept["hellinger"]
+        assert value["mkl_lab", name, "paired"]["psnr"] > value["identity", name, "paired"]["psnr"]
+    assert all(row["seconds"] >= 0 for row in rows)
+
+
+def test_recolor_is_what_a_user_gets(cases):
+    case = cases[2]
+    expected = methods.recolor_uint8("mkl_rgb", images.to_uint8(case.source), images.to_uint8(case.reference))
+    assert (images.to_uint8(evaluate.recolor("mkl_rgb", case)) == expected).all()
+
+
+def test_summary_averages_and_keeps_the_order():
+    rows = [
+        {"kind": "paired", "case": "a", "method": "z", "psnr": 10.0, "lpips": None},
+        {"kind": "paired", "case": "b", "method": "z", "psnr": 20.0, "lpips": None},
+        {"kind": "paired", "case": "a", "method": "oracle", "psnr": "inf", "lpips": None},
+        {"kind": "unpaired", "case": "a", "method": "z", "psnr": 99.0, "lpips": None},
+    ]
+    table = evaluate.summary(rows, "paired", ["psnr", "lpips"])
+    assert [row["method"] for row in table] == ["z", "oracle"]
+    assert table[0]["psnr"] == 15 and table[1]["psnr"] == math.inf and math.isnan(table[0]["lpips"])
+    with pytest.raises(ValueError, match="no rows of kind 'same edit'"):
+        evaluate.summary(rows, "same edit", ["psnr"])
+
+
+def test_fivek_cases_take_expert_c_for_the_truth(tmp_path, monkeypatch):
+    monkeypatch.setenv("CTLIB_DATA", str(tmp_path))
+    for folder, level in (("raw", 60), ("c", 180)):
+        (tmp_path / "fivek" / folder).mkdir(parents=True)
+        for i in (1, 2):
+            picture = np.full((12, 16, 3), level + i, np.uint8)
+            images.write(tmp_path / "fivek" / folder / f"a000{i}-x.png", picture)
+    cases = evaluate.cases_of("fivek", 16)
+    assert [(case.name, case.kind) for case in cases[:3]] == [
+        ("a0001", "paired"),
+        ("a0001", "same edit"),
+        ("a0001", "unpaired"),
+    ]
+    level = [images.to_uint8(part)[0, 0, 0] for part in (cases[1].source, cases[1].truth, cases[1].reference)]
+    assert level == [61, 181, 182] and images.to_uint8(cases[2].reference)[0, 0, 0] == 62
+
+
+def test_unknown_or_missing_dataset_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("CTLIB_DATA", str(tmp_path))
+    with pytest.raises(ValueError, match="unknown dataset 'coco'; known: photos, fivek"):
+        evaluate.cases_of("coco", 16)
+    with pytest.raises(RuntimeError, match="fivek: no photograph with renditions raw, c"):
+        evaluate.cases_of("fivek", 16)
