@@ -126,7 +126,7 @@ def rgb_to_lalphabeta(rgb: Tensor, linear: bool = False) -> Tensor:
 
 
 def lalphabeta_to_rgb(lab: Tensor, clip: bool = True, linear: bool = False) -> Tensor:
-    """Inverse of `rgb_to_lalphabeta`, with exact inverse matrices (the printed ones are off by up to 0.0143)."""
+    """Inverse of `rgb_to_lalphabeta`, by exact inverse matrices; the printed ones miss the identity by up to 0.0143."""
     # 10**6 is far beyond any display; without the bound an extreme transfer overflows to inf, and inf - inf is NaN
     rgb = _mix(_RGB_FROM_LMS, 10 ** _mix(_LOGLMS_FROM_LAB, lab).clamp(max=6.0))
     rgb = linear_to_srgb(rgb) if linear else rgb

@@ -168,7 +168,7 @@ def test_staging_refuses_what_papermill_did_not_finish():
 
 
 def test_staging_stops_at_a_missing_or_unfinished_notebook(tiny):
-    with pytest.raises(stage.StageError, match="10_warm.ipynb is missing"):
+    with pytest.raises(stage.StageError, match=r"10_warm\.ipynb is missing"):
         stage.mirror("quick", tiny)
     for name in ("executed", "results"):
         (tiny / "_build/quick" / name).mkdir(parents=True)

@@ -12,10 +12,15 @@ import stage
 import yaml
 
 PAGES = stage.entries(yaml.safe_load((graph.ROOT / "book" / "_toc.yml").read_text()))
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 pages = pytest.mark.parametrize("name", PAGES)
 

@@ -7,6 +7,8 @@ outside the gamut.
 Taught in: notebooks/03_augment_pairs.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,8 @@ from ctlib import check, color
 def _per_picture(value: Tensor | float, rgb: Tensor, name: str) -> Tensor:
     """A parameter as `(B, 1, 1)`, one value a picture."""
     value = torch.as_tensor(value, dtype=rgb.dtype, device=rgb.device).flatten()
+    if not torch.isfinite(value).all():
+        raise ValueError(f"{name}: must be finite, got {value.tolist()}")
     if len(value) not in (1, len(rgb)):
         raise ValueError(f"{name}: expected one value or {len(rgb)}, one a picture, got {len(value)}")
     return value.expand(len(rgb))[:, None, None]
@@ -65,12 +69,16 @@ def change_hsv(rgb: Tensor, shift: Tensor | float, factor: Tensor | float) -> Te
     """Turn the hue by `shift` and scale the saturation by `factor` in HSV; `(B, 3, H, W)` sRGB in and out."""
     hue, saturation, value = color.rgb_to_hsv(check.rgb(rgb, "rgb")).unbind(1)
     hue = hue + _per_picture(shift, rgb, "shift")
-    saturation = (saturation * _per_picture(factor, rgb, "factor")).clamp(0, 1)
+    factor = _per_picture(factor, rgb, "factor")
+    if (factor < 0).any():
+        raise ValueError(f"factor: a saturation cannot be scaled below 0, got {factor.flatten().tolist()}")
+    saturation = (saturation * factor).clamp(max=1)
     return color.hsv_to_rgb(torch.stack([hue % 1, saturation, value], dim=1))
 
 
 def with_lightness_of(rgb: Tensor, changed: Tensor) -> Tensor:
     """CIELAB of `changed` with the L* of `rgb`, both `(B, 3, H, W)` sRGB."""
+    check.same_shape(rgb, changed, "rgb and changed")
     return torch.cat([color.rgb_to_lab(rgb)[:, :1], color.rgb_to_lab(changed)[:, 1:]], dim=1)
 
 
@@ -81,7 +89,7 @@ def draw_hue_saturation(count: int, generator: torch.Generator) -> tuple[Tensor,
 
 def clip_rate(lab: Tensor) -> Tensor:
     """Share of pixels `(B,)` that sRGB cannot show, beyond half a gray level."""
-    return (~color.in_gamut(lab, tolerance=0.5 / 255)).flatten(1).double().mean(dim=1)
+    return (~color.in_gamut(check.colors(lab, "lab"), tolerance=0.5 / 255)).flatten(1).double().mean(dim=1)
 
 
 def retouch(rgb: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
@@ -96,6 +104,8 @@ def retouch(rgb: Tensor, generator: torch.Generator, strength: float = 1.0) -> T
         `(B, 3, H, W)` sRGB in [0, 1]: with the source it makes a pair whose answer is known.
     """
     check.rgb(rgb, "rgb")
+    if not math.isfinite(strength):
+        raise ValueError(f"strength: must be finite, got {strength}")
     draw = torch.randn(len(rgb), 5, generator=generator).to(rgb) * strength
     exposure, temperature, tint, contrast, saturation = draw[:, :, None, None].unbind(1)
     gains = torch.stack([0.25 * temperature, -0.10 * tint, -0.25 * temperature], dim=1)

@@ -173,3 +173,18 @@ def test_parameters_must_fit_the_batch():
         augment.shift_hue(noise(), torch.rand(3))
     with pytest.raises(ValueError, match="factor: expected one value or 4"):
         augment.shift_hue_saturation(noise(), 0.1, torch.rand(2))
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda rgb: augment.shift_hue(rgb, float("nan")), "shift: must be finite"),
+        (lambda rgb: augment.shift_hue_saturation(rgb, 0.1, -1.0), "factor: a saturation cannot be scaled below 0"),
+        (lambda rgb: augment.retouch(rgb, torch.Generator(), strength=float("nan")), "strength: must be finite"),
+        (lambda rgb: augment.with_lightness_of(rgb, rgb[..., :2]), "shapes differ"),
+        (lambda rgb: augment.clip_rate(rgb * float("nan")), "holds NaN"),
+    ],
+)
+def test_bad_parameters_are_named(call, says):
+    with pytest.raises(ValueError, match=says):
+        call(torch.rand(1, 3, 4, 4))
