@@ -139,7 +139,7 @@ def slider(before: np.ndarray | Tensor, after: np.ndarray | Tensor, labels: tupl
     full = "position:absolute;inset:0;width:100%;height:100%;margin:0;max-width:none"
     tag = "position:absolute;bottom:.5em;padding:.1em .6em;border-radius:1em;background:#000a;color:#fff;font-size:.8em"
     return HTML(
-        f'<div class="ct-slider" style="--at:50%;position:relative;max-width:{width}px;'
+        f'<div class="ct-slider" style="--at:50%;position:relative;width:100%;max-width:640px;'
         f'aspect-ratio:{width}/{height};overflow:hidden;border-radius:6px">'
         f'<img src="{_data_url(before)}" alt="{first}" style="{full}">'
         f'<img src="{_data_url(after)}" alt="{second}" style="{full};clip-path:inset(0 0 0 var(--at))">'
@@ -190,7 +190,7 @@ def table(rows: Sequence[Mapping], *, index: str = "method", caption: str = "", 
     frame = pd.DataFrame(list(rows)).set_index(index)
     frame.index.name = None
     contest = frame.index.difference(["identity", "oracle"])
-    arrows = {"higher": " ↑", "lower": " ↓", "neither": ""}
+    arrows = {"higher": "\u00a0↑", "lower": "\u00a0↓", "neither": ""}  # the arrow stays beside its name
     measured = {column: METRICS[column] for column in frame.columns if column in METRICS}
     for column in measured:
         frame[column] = pd.to_numeric(frame[column].replace("inf", math.inf))

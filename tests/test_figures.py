@@ -62,7 +62,7 @@ def test_table_has_arrows_and_marks_the_best():
         {"method": "oracle", "psnr": "inf", "ciede2000": 0.0, "lpips": None},
     ]
     page = figures.table(rows, caption="Paired").to_html()
-    assert "psnr ↑" in page and "ciede2000 ↓" in page and "Paired" in page
+    assert "psnr\u00a0↑" in page and "ciede2000\u00a0↓" in page and "Paired" in page
     assert "10.00" in page and "inf" in page and "–" in page
     # row 1 has the best PSNR and row 0 the best color difference of the methods; the oracle does not compete
     style = page.split("</style>")[0]

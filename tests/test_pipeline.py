@@ -225,7 +225,9 @@ def test_papermill_prints_typed_help(path):
     assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())
     for name in graph.parameters(path):
-        assert re.search(rf"{name}: (?!Unknown)[^ ]+.* \(default ", text), f"no typed help for {name}:\n{done.stdout}"
+        assert re.search(rf"{name}: (?!Unknown)[^ ]+.* \(default ", text), (
+            f"no typed help for {name} (an `=` in its comment hides it):\n{done.stdout}"
+        )
 
 
 def committed():
