@@ -23,7 +23,7 @@ test: $(MADE)  ## everything: units, notebooks, pipeline, book, site in a browse
 	@OMP_NUM_THREADS=2 python -m pytest --nbmake tests notebooks
 
 check: $(MADE)  ## before a commit: lint, clean notebooks, quick tests (a minute)
-	@ruff check . && ruff format --check . && nbstripout --verify notebooks/*.ipynb
+	@ruff check . && ruff format --check . && nbstripout --verify --keep-id notebooks/*.ipynb
 	@OMP_NUM_THREADS=2 python -m pytest tests -m "not slow and not gpu"
 
 lab: $(MADE)  ## JupyterLab on 127.0.0.1, token on

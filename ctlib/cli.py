@@ -99,8 +99,9 @@ def list_methods() -> None:
 @_one_line_errors
 def data_list() -> None:
     """List the datasets with their license."""
+    width = max(map(len, registry.load()))
     for name, dataset in registry.load().items():
-        print(f"{name:12}  {dataset.title} ({dataset.license})")
+        print(f"{name:{width}}  {dataset.title} ({dataset.license})")
 
 
 @data_app.command("verify")

@@ -195,4 +195,5 @@ def gamut_boundary(
         middle = (low + high) / 2
         inside = in_gamut(lab + middle * unit, tolerance)[:, None]
         low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
-    return torch.where(length > 1e-12, lab + low * unit, lab)
+    moves = (length > 1e-12) & in_gamut(lab, tolerance)[:, None]
+    return torch.where(moves, lab + low * unit, lab)

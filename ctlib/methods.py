@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ctlib import check, images
-from ctlib.classical import distribution, palette, statistics, swatches
-from ctlib.classical.statistics import ColorMap, Weights
+from ctlib.classical import distribution, statistics, swatches
+from ctlib.classical import palette as palettes
+from ctlib.classical.statistics import ColorMap, Weights, in_pieces
 from ctlib.distinct import distinct, repaint
 
 
@@ -48,9 +49,9 @@ def _chang(source: Tensor, reference: Tensor, *, variant: str, k: int = 5, weigh
         raise ValueError(f"source: a palette belongs to one picture, got a batch of {len(source)}; loop over it")
     pictures = ((source, source_weights), (reference, reference_weights))
     # a picture of few colors has a short palette, and both palettes must be of one length
-    k = min(k, *(len(palette.bin_colors(picture, counts, variant=variant)[1]) for picture, counts in pictures))
-    old, new = (palette.extract(picture, k, weights=counts, variant=variant) for picture, counts in pictures)
-    return palette.transfer(old, new, variant=variant)
+    k = min(k, *(len(palettes.bin_colors(picture, counts, variant=variant)[1]) for picture, counts in pictures))
+    old, new = (palettes.extract(picture, k, weights=counts, variant=variant) for picture, counts in pictures)
+    return palettes.transfer(old, new, variant=variant)
 
 
 _stat, _dist = statistics, distribution
@@ -115,14 +116,14 @@ def fit(name: str, source: Tensor, reference: Tensor, **options) -> ColorMap:
     return get(name).fit(check.rgb(source, "source"), check.rgb(reference, "reference"), **options)
 
 
-def recolor(name: str, source: Tensor, reference: Tensor | None = None, palette_lab: Tensor | None = None, **options):
+def recolor(name: str, source: Tensor, reference: Tensor | None = None, palette: Tensor | None = None, **options):
     """Recolor a batch of pictures.
 
     Args:
         name: key of `METHODS`.
         source: `(B, 3, H, W)` sRGB in [0, 1].
         reference: `(B, 3, H', W')` sRGB in [0, 1]; the picture whose colors are wanted.
-        palette_lab: `(k, 3)` CIELAB instead of a reference, for methods of the family `"palette"`: what the source's
+        palette: `(k, 3)` CIELAB instead of a reference, for methods of the family `"palette"`: what the source's
             own palette of `k` colors, sorted by lightness, becomes.
         options: of the method.
 
@@ -130,7 +131,7 @@ def recolor(name: str, source: Tensor, reference: Tensor | None = None, palette_
         `(B, 3, H, W)` sRGB in [0, 1].
 
     Raises:
-        ValueError: unknown method, wrong input, or neither reference nor palette.
+        ValueError: unknown method, wrong input, or neither reference nor palettes.
 
     Example:
         >>> picture = torch.rand(1, 3, 8, 8)
@@ -139,8 +140,8 @@ def recolor(name: str, source: Tensor, reference: Tensor | None = None, palette_
     """
     method = get(name)
     check.rgb(source, "source")
-    if palette_lab is not None:
-        color_map = fit_palette(name, source, palette_lab, **options)
+    if palette is not None:
+        color_map = fit_palette(name, source, palette, **options)
     elif reference is not None:
         color_map = fit(name, source, reference, **options)
     else:
@@ -149,28 +150,28 @@ def recolor(name: str, source: Tensor, reference: Tensor | None = None, palette_
     return method.finish(source, result).clamp(0, 1) if method.finish else result
 
 
-def fit_palette(name: str, source: Tensor, palette_lab: Tensor, *, weights: Tensor | None = None) -> ColorMap:
-    """Color map that takes the source's own palette to `palette_lab`, see `recolor`."""
+def fit_palette(name: str, source: Tensor, palette: Tensor, *, weights: Tensor | None = None) -> ColorMap:
+    """Color map that takes the source's own palette to `palette`, see `recolor`."""
     method = get(name)
     if method.family != "palette":
         known = ", ".join(key for key, one in METHODS.items() if one.family == "palette")
         raise ValueError(f"{name} takes a reference picture, not a palette; methods that take one: {known}")
-    new = palette.as_palette(palette_lab)
+    new = palettes.as_palette(palette)
     variant = method.fit.keywords["variant"]
-    old = palette.extract(source, len(new), weights=weights, variant=variant)
+    old = palettes.extract(source, len(new), weights=weights, variant=variant)
     black = old[: len(old) - len(new)]  # b-z's palettes begin with a black of their own, which stays
-    return palette.transfer(old, torch.cat([black, new]), variant=variant)
+    return palettes.transfer(old, torch.cat([black, new]), variant=variant)
 
 
 def recolor_uint8(
-    name: str, source: np.ndarray, reference: np.ndarray | None = None, palette_lab: Tensor | None = None, **options
+    name: str, source: np.ndarray, reference: np.ndarray | None = None, palette: Tensor | None = None, **options
 ) -> np.ndarray:
     """Recolor an 8-bit picture of any size, in double precision, at the cost of its distinct colors.
 
     Args:
         name: key of `METHODS`.
         source, reference: `(H, W, 3)` uint8 sRGB.
-        palette_lab: as in `recolor`.
+        palette: as in `recolor`.
         options: of the method.
 
     Returns:
@@ -180,14 +181,14 @@ def recolor_uint8(
         ValueError: as `recolor`.
     """
     codes, colors, counts = distinct(source)
-    color_map = _fit_colors(name, colors, counts, reference, palette_lab, **options)
-    result = repaint(source, codes, apply(color_map, colors))
+    color_map = _fit_colors(name, colors, counts, reference, palette, **options)
+    result = repaint(source, codes, in_pieces(color_map, colors))
     finish = get(name).finish
     return result if finish is None else images.to_uint8(finish(images.to_tensor(source), images.to_tensor(result)))
 
 
 def fit_uint8(
-    name: str, source: np.ndarray, reference: np.ndarray | None = None, palette_lab: Tensor | None = None, **options
+    name: str, source: np.ndarray, reference: np.ndarray | None = None, palette: Tensor | None = None, **options
 ) -> ColorMap:
     """The color map that `recolor_uint8` uses, to be sampled into a LUT.
 
@@ -197,19 +198,14 @@ def fit_uint8(
     if get(name).finish is not None:
         raise ValueError(f"{name} looks at neighboring pixels, which no LUT can hold; choose a global method")
     _, colors, counts = distinct(source)
-    return _fit_colors(name, colors, counts, reference, palette_lab, **options)
+    return _fit_colors(name, colors, counts, reference, palette, **options)
 
 
-def _fit_colors(name, colors, counts, reference, palette_lab, **options) -> ColorMap:
+def _fit_colors(name, colors, counts, reference, palette, **options) -> ColorMap:
     method = get(name)
-    if palette_lab is not None:
-        return fit_palette(name, colors, palette_lab, weights=counts, **options)
+    if palette is not None:
+        return fit_palette(name, colors, palette, weights=counts, **options)
     if reference is None:
         raise ValueError(f"{name}: nothing to recolor towards; give a reference picture or a palette")
     _, reference_colors, reference_counts = distinct(reference)
     return method.fit(colors, reference_colors, weights=(counts, reference_counts), **options)
-
-
-def apply(color_map: ColorMap, colors: Tensor, chunk: int = 1 << 18) -> Tensor:
-    """Evaluate a color map on `(1, 3, N)` colors in pieces, so that temporaries stay small."""
-    return torch.cat([color_map(part) for part in colors.split(chunk, dim=2)], dim=2)

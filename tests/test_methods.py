@@ -16,6 +16,7 @@ from skimage import data
 from skimage.metrics import structural_similarity
 
 from ctlib import methods, paths
+from ctlib.classical.statistics import in_pieces
 from ctlib.distinct import distinct, repaint
 from ctlib.methods import METHODS
 
@@ -149,7 +150,7 @@ def test_a_global_method_is_a_function_of_color(name):
     assert torch.isfinite(color_map(colors)).all()
     torch.testing.assert_close(color_map(colors[..., order]), color_map(colors)[..., order])
     torch.testing.assert_close(color_map(colors.reshape(1, 3, 20, 15)), color_map(colors).reshape(1, 3, 20, 15))
-    torch.testing.assert_close(methods.apply(color_map, colors, chunk=7), color_map(colors))
+    torch.testing.assert_close(in_pieces(color_map, colors, size=7), color_map(colors))
 
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.family != "palette"])

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ctlib import check
-from ctlib.classical.statistics import ColorMap, Space, Weights, cloud, linear, space_of
+from ctlib.classical.statistics import ColorMap, Space, Weights, cloud, in_pieces, linear, space_of
 
 
 class Curve(NamedTuple):
@@ -52,7 +52,7 @@ def histogram_matching(
     """
     forward, backward, _ = space_of(space)
     source_weights, reference_weights = weights or (None, None)
-    clouds = forward(cloud(source, "source")), forward(cloud(reference, "reference"))
+    clouds = [in_pieces(forward, cloud(*pair)) for pair in ((source, "source"), (reference, "reference"))]
     tables = []  # one pair of (values, matched values) for each picture and channel
     for i in range(len(clouds[0])):
         for c in range(3):
@@ -63,7 +63,7 @@ def histogram_matching(
             tables.append((values, interpolate(share, wanted_share, wanted)))
 
     def color_map(rgb: Tensor) -> Tensor:
-        values = forward(rgb).flatten(2)
+        values = forward(rgb).reshape(*rgb.shape[:2], -1)
         rows = values.reshape(-1, values.shape[2])
         moved = [interpolate(row, known.to(row), new.to(row)) for row, (known, new) in zip(rows, tables, strict=True)]
         return backward(torch.stack(moved).reshape(values.shape)).reshape(rgb.shape)
@@ -93,9 +93,9 @@ def interpolate(values: Tensor, known: Tensor, new: Tensor) -> Tensor:
 def hm_mkl_hm(source: Tensor, reference: Tensor, *, weights: Weights | None = None) -> ColorMap:
     """Histogram matching, Monge-Kantorovich, histogram matching again, all in RGB (color-matcher's default)."""
     first = histogram_matching(source, reference, weights=weights)
-    moved = first(cloud(source, "source"))
+    moved = in_pieces(first, cloud(source, "source"))
     second = linear(moved, reference, kind="monge_kantorovich", weights=weights)
-    third = histogram_matching(second(moved), reference, weights=weights)
+    third = histogram_matching(in_pieces(second, moved), reference, weights=weights)
     return lambda rgb: third(second(first(rgb)))
 
 
@@ -164,7 +164,7 @@ def idt(
         moving = step(moving, *steps[-1])
 
     def color_map(rgb: Tensor) -> Tensor:
-        colors = rgb.flatten(2)
+        colors = rgb.reshape(*rgb.shape[:2], -1)
         for parts in steps:
             colors = step(colors, *parts)
         return colors.reshape(rgb.shape)
@@ -227,10 +227,11 @@ def sliced_transport(
 
     Reference: Rabin, Peyré, Delon, Bernot 2011; Bonneel, Rabin, Peyré, Pfister 2015.
     """
-    generator = torch.Generator().manual_seed(seed)
+    # two generators: whether and how colors are drawn must not change the directions
+    generator, draw = (torch.Generator().manual_seed(one) for one in (seed, seed + 1))
     source_weights, reference_weights = weights or (None, None)
-    moving = _draw(cloud(source, "source"), source_weights, samples, generator)
-    target = _draw(cloud(reference, "reference"), reference_weights, samples, generator)
+    moving = _draw(cloud(source, "source"), source_weights, samples, draw)
+    target = _draw(cloud(reference, "reference"), reference_weights, samples, draw)
     steps: list[tuple[Tensor, list[Curve]]] = []
 
     def step(colors: Tensor, thetas: Tensor, curves: list[Curve]) -> Tensor:
@@ -249,7 +250,7 @@ def sliced_transport(
         moving = step(moving, *steps[-1])
 
     def color_map(rgb: Tensor) -> Tensor:
-        colors = rgb.flatten(2)
+        colors = rgb.reshape(*rgb.shape[:2], -1)
         for parts in steps:
             colors = step(colors, *parts)
         return colors.reshape(rgb.shape)
@@ -284,16 +285,21 @@ def _match_sorted(values: Tensor, wanted: Tensor, levels: int) -> Curve:
     return Curve(low, high, torch.stack(nodes))
 
 
-def regrain(source: Tensor, transferred: Tensor, *, smoothness: float = 1.0) -> Tensor:
+def regrain(source: Tensor, transferred: Tensor, *, smoothness: float = 1.0, as_published: bool = False) -> Tensor:
     r"""Give a transferred picture the grain of its source.
 
     Finds :math:`J` that minimizes :math:`\iint \phi\,\lVert\nabla J - \nabla I\rVert^2 + \psi\,\lVert J - t(I)\rVert^2`
     by Jacobi sweeps from coarse to fine: gradients come from the source :math:`I`, colors from the transfer
     :math:`t(I)`. Not a function of color: it looks at neighbors.
 
+    The author's code hands the coarse solution itself up to the next finer level, blurred as it is, and four sweeps
+    at full size cannot mend that: a transfer that changes nothing comes back changed. Here each level hands up what
+    it changed.
+
     Args:
         source, transferred: `(B, 3, H, W)` sRGB in [0, 1], of one shape.
         smoothness: :math:`s` of :math:`\phi`; larger keeps more of the source's gradients.
+        as_published: hand up the blurred solution, as the author's code does.
 
     Returns:
         `(B, 3, H, W)`, not clipped.
@@ -309,10 +315,13 @@ def regrain(source: Tensor, transferred: Tensor, *, smoothness: float = 1.0) -> 
     while len(pyramid) < len(sweeps) and min(pyramid[-1][0].shape[-2:]) // 2 > 20:
         half = [size // 2 for size in pyramid[-1][0].shape[-2:]]
         pyramid.append(tuple(_resize(image, half) for image in pyramid[-1]))
-    result = pyramid[-1][1]
+    result = pyramid[-1][1].clone()
     for level in reversed(range(len(pyramid))):
         image, target = pyramid[level]
-        result = _resize(result, image.shape[-2:]) if result.shape != image.shape else result
+        if level + 1 < len(pyramid):
+            coarse_target = pyramid.pop()[1]
+            size = image.shape[-2:]
+            result = _resize(result, size) if as_published else _resize(result - coarse_target, size).add_(target)
         result = _jacobi(image, target, result, sweeps[level], level, smoothness)
     return result
 
@@ -321,28 +330,33 @@ def _resize(image: Tensor, size) -> Tensor:
     return functional.interpolate(image, size=tuple(size), mode="bilinear", align_corners=False)
 
 
-def _jacobi(image: Tensor, target: Tensor, start: Tensor, sweeps: int, level: int, smoothness: float) -> Tensor:
-    """Sweep one level of the pyramid. Channels go one by one: at 12 megapixels each temporary is 48 MB."""
+def _jacobi(image: Tensor, target: Tensor, result: Tensor, sweeps: int, level: int, smoothness: float) -> Tensor:
+    """Sweep one level of the pyramid, in place. Channels go one by one: at 12 megapixels each temporary is 48 MB."""
     neighbors = [(0, 1), (0, -1), (1, 0), (-1, 0)]
-    across, along = (_shift(image, *ahead) - _shift(image, *behind) for ahead, behind in (neighbors[:2], neighbors[2:]))
-    slope = (across.square() + along.square()).sum(dim=1, keepdim=True).sqrt()
-    psi = (256 * slope / 5).clamp(max=1)
+    slope = torch.zeros_like(image[:, :1])
+    for one in image.split(1, dim=1):
+        for ahead, behind in (neighbors[:2], neighbors[2:]):
+            slope += (_shift(one, *ahead) - _shift(one, *behind)).square_()
+    slope = slope.sqrt_()
+    psi = (256 * slope / 5).clamp_(max=1)
     phi = 30 * 2.0**-level / (1 + 10 * slope / smoothness)
-    del across, along, slope
-    couplings = [(_shift(phi, *step) + phi) / 2 for step in neighbors]
+    del slope
+    couplings = [_shift(phi, *step).add_(phi).div_(2) for step in neighbors]
+    del phi
     total = psi + sum(couplings)
-    result = start.clone()
+    for weight in (psi, *couplings):
+        weight /= total
+    del total
     for c in range(3):
         one, old = image[:, c : c + 1], result[:, c : c + 1]
         fixed = psi * target[:, c : c + 1]
         for step, coupling in zip(neighbors, couplings, strict=True):
-            fixed = fixed + coupling * (one - _shift(one, *step))
-        fixed = fixed / total
+            fixed += (one - _shift(one, *step)).mul_(coupling)
         for _ in range(sweeps):
             new = fixed.clone()
             for step, coupling in zip(neighbors, couplings, strict=True):
-                new += _shift(old, *step) * coupling / total
-            old = 0.8 * new + 0.2 * old
+                new += _shift(old, *step).mul_(coupling)
+            old = new.mul_(0.8).add_(old, alpha=0.2)
         result[:, c : c + 1] = old
     return result
 

@@ -36,27 +36,39 @@ def space_of(name: str) -> tuple[ColorMap, ColorMap, float]:
 
 def cloud(image: Tensor, name: str) -> Tensor:
     """`(B, 3, ...)` sRGB to the cloud of its colors `(B, 3, N)`, checked to be finite and not empty."""
-    flat = check.colors(image, name).flatten(2)
+    flat = check.colors(image, name).reshape(*image.shape[:2], -1)
     if flat.numel() == 0:
         raise ValueError(f"{name}: the picture is empty, its shape is {tuple(image.shape)}")
     return flat
 
 
-def moments(colors: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def in_pieces(function: ColorMap, colors: Tensor, size: int = 1 << 18) -> Tensor:
+    """Evaluate a function of color on `(B, 3, N)` piece by piece, so that its temporaries stay small."""
+    return torch.cat([function(part) for part in colors.split(size, dim=2)], dim=2)
+
+
+def moments(colors: Tensor, weights: Tensor | None = None, forward: ColorMap | None = None) -> tuple[Tensor, Tensor]:
     """Mean `(B, 3, 1)` and population covariance `(B, 3, 3)` of a cloud.
+
+    Both are float64: in float32 the covariance of a picture of few colors is indefinite by rounding. Large clouds are
+    taken in pieces, whose moments are merged (Chan, Golub, LeVeque 1979).
 
     Args:
         colors: `(B, 3, N)`.
         weights: `(B, N)` counts of each color; `None` counts each once.
+        forward: conversion to the space in which the moments are taken.
     """
-    if weights is None:
-        mean = colors.mean(dim=2, keepdim=True)
-        centered = colors - mean
-        return mean, centered @ centered.mT / colors.shape[2]
-    share = (weights / weights.sum(dim=1, keepdim=True)).to(colors)[:, None]
-    mean = (colors * share).sum(dim=2, keepdim=True)
-    centered = colors - mean
-    return mean, (centered * share) @ centered.mT
+    weights = torch.ones_like(colors[:, 0]) if weights is None else weights
+    mean = scatter = total = torch.zeros(1, 1, 1, dtype=torch.float64, device=colors.device)
+    for part, share in zip(colors.split(1 << 18, dim=2), weights.split(1 << 18, dim=1), strict=True):
+        values, share = (part if forward is None else forward(part)).double(), share.double()[:, None]
+        count = share.sum(dim=2, keepdim=True)
+        center = (values * share).sum(dim=2, keepdim=True) / count.clamp(min=1e-12)
+        apart, centered = center - mean, values - center
+        grown = total + count
+        scatter = scatter + (centered * share) @ centered.mT + apart @ apart.mT * (total * count / grown)
+        mean, total = mean + apart * (count / grown), grown
+    return mean, scatter / total
 
 
 def reinhard(source: Tensor, reference: Tensor, *, space: Space = "lab", weights: Weights | None = None) -> ColorMap:
@@ -99,12 +111,12 @@ def linear(
     """
     forward, backward, unit = space_of(space)
     source_weights, reference_weights = weights or (None, None)
-    source_mean, source_cov = moments(forward(cloud(source, "source")), source_weights)
-    reference_mean, reference_cov = moments(forward(cloud(reference, "reference")), reference_weights)
+    source_mean, source_cov = moments(cloud(source, "source"), source_weights, forward)
+    reference_mean, reference_cov = moments(cloud(reference, "reference"), reference_weights, forward)
     matrix = transport_matrix(source_cov, reference_cov, kind, epsilon=(1e-4 * unit) ** 2)
 
     def color_map(rgb: Tensor) -> Tensor:
-        values = forward(rgb).flatten(2)
+        values = forward(rgb).reshape(*rgb.shape[:2], -1)
         moved = matrix.to(values) @ (values - source_mean.to(values)) + reference_mean.to(values)
         return backward(moved).reshape(rgb.shape)
 

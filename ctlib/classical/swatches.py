@@ -12,10 +12,15 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from ctlib import color
-from ctlib.classical.statistics import ColorMap, Weights, cloud, moments
+from ctlib.classical.statistics import ColorMap, Weights, cloud, in_pieces, moments
 
 _SAMPLES = 20_000  # colors that k-means sees; more change the centers by less than a gray level
 _FLOOR = 2.0  # CIELAB units: a flatter cluster counts as this spread, or its noise would be blown up
+
+
+def _labs(*pictures: Tensor) -> list[Tensor]:
+    """CIELAB clouds of the source and the reference."""
+    return [in_pieces(color.rgb_to_lab, cloud(*one)) for one in zip(pictures, ("source", "reference"), strict=True)]
 
 
 def clusters(lab: Tensor, weights: Tensor | None, k: int, seed: int = 0) -> Tensor:
@@ -58,10 +63,7 @@ def swatch(source: Tensor, reference: Tensor, *, k: int = 4, seed: int = 0, weig
     if not 1 <= k <= 16:
         raise ValueError(f"k: expected 1..16 clusters, got {k}")
     source_weights, reference_weights = weights or (None, None)
-    source_lab, reference_lab = (
-        color.rgb_to_lab(cloud(source, "source")),
-        color.rgb_to_lab(cloud(reference, "reference")),
-    )
+    source_lab, reference_lab = _labs(source, reference)
     pairs = []
     for index in range(len(source_lab)):
         parts = []
@@ -71,7 +73,7 @@ def swatch(source: Tensor, reference: Tensor, *, k: int = 4, seed: int = 0, weig
         pairs.append(_match(*parts))
 
     def color_map(rgb: Tensor) -> Tensor:
-        lab = color.rgb_to_lab(rgb).flatten(2)
+        lab = color.rgb_to_lab(rgb).reshape(*rgb.shape[:2], -1)
         out = []
         for one, (mean, spread, new_mean, new_spread) in zip(lab, pairs, strict=True):
             standard = (one - mean[:, :, None].to(one)) / spread[:, :, None].to(one)  # (k, 3, N)
@@ -120,10 +122,7 @@ def swatch_seed(source: Tensor, reference: Tensor, *, seed: int = 0, weights: We
     Reference: SaadManzur/ImageColorization, the notebook of its README's mood-transfer section.
     """
     source_weights, reference_weights = weights or (None, None)
-    source_lab, reference_lab = (
-        color.rgb_to_lab(cloud(source, "source")),
-        color.rgb_to_lab(cloud(reference, "reference")),
-    )
+    source_lab, reference_lab = _labs(source, reference)
     mean, cov = moments(source_lab, source_weights)
     spread = cov.diagonal(dim1=1, dim2=2).clamp(min=1e-8).sqrt()[..., None]
     centers = [
@@ -146,7 +145,7 @@ def swatch_seed(source: Tensor, reference: Tensor, *, seed: int = 0, weights: We
     bottom, top = torch.tensor([[0.0], [-128.0], [-128.0]]), torch.tensor([[100.0], [127.0], [127.0]])
 
     def color_map(rgb: Tensor) -> Tensor:
-        lab = blend(color.rgb_to_lab(rgb).flatten(2))
+        lab = blend(color.rgb_to_lab(rgb).reshape(*rgb.shape[:2], -1))
         share = (lab - low.to(lab)) / (high - low).clamp(min=1e-6).to(lab)
         return color.lab_to_rgb(share * (top - bottom).to(lab) + bottom.to(lab), clip=False).reshape(rgb.shape)
 
