@@ -3,7 +3,7 @@
 Taught in: notebooks/00_tour.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +16,8 @@ from ctlib.classical import distribution, statistics, swatches
 from ctlib.classical import palette as palettes
 from ctlib.classical.statistics import ColorMap, Weights, in_pieces
 from ctlib.distinct import distinct, repaint
+
+Palette = Tensor | Sequence[str]  # (k, 3) CIELAB, or hex colors
 
 
 @dataclass(frozen=True)
@@ -116,22 +118,22 @@ def fit(name: str, source: Tensor, reference: Tensor, **options) -> ColorMap:
     return get(name).fit(check.rgb(source, "source"), check.rgb(reference, "reference"), **options)
 
 
-def recolor(name: str, source: Tensor, reference: Tensor | None = None, palette: Tensor | None = None, **options):
+def recolor(name: str, source: Tensor, reference: Tensor | None = None, palette: Palette | None = None, **options):
     """Recolor a batch of pictures.
 
     Args:
         name: key of `METHODS`.
         source: `(B, 3, H, W)` sRGB in [0, 1].
         reference: `(B, 3, H', W')` sRGB in [0, 1]; the picture whose colors are wanted.
-        palette: `(k, 3)` CIELAB instead of a reference, for methods of the family `"palette"`: what the source's
-            own palette of `k` colors, sorted by lightness, becomes.
+        palette: `(k, 3)` CIELAB or hex colors, instead of a reference, for methods of the family `"palette"`: what
+            the source's own palette of `k` colors, sorted by lightness, becomes.
         options: of the method.
 
     Returns:
         `(B, 3, H, W)` sRGB in [0, 1].
 
     Raises:
-        ValueError: unknown method, wrong input, or neither reference nor palettes.
+        ValueError: unknown method, wrong input, or neither reference nor palette.
 
     Example:
         >>> picture = torch.rand(1, 3, 8, 8)
@@ -150,8 +152,18 @@ def recolor(name: str, source: Tensor, reference: Tensor | None = None, palette:
     return method.finish(source, result).clamp(0, 1) if method.finish else result
 
 
-def fit_palette(name: str, source: Tensor, palette: Tensor, *, weights: Tensor | None = None) -> ColorMap:
-    """Color map that takes the source's own palette to `palette`, see `recolor`."""
+def fit_palette(name: str, source: Tensor, palette: Palette, *, weights: Tensor | None = None) -> ColorMap:
+    """Color map that takes the source's own palette to `palette`.
+
+    Args:
+        name: key of `METHODS` of the family `"palette"`.
+        source: `(1, 3, ...)` sRGB in [0, 1]; a palette belongs to one picture.
+        palette: as in `recolor`.
+        weights: `(1, N)` counts, if `source` holds distinct colors.
+
+    Raises:
+        ValueError: another method, a batch, an empty palette, or more colors than the picture has.
+    """
     method = get(name)
     if method.family != "palette":
         known = ", ".join(key for key, one in METHODS.items() if one.family == "palette")
@@ -164,7 +176,11 @@ def fit_palette(name: str, source: Tensor, palette: Tensor, *, weights: Tensor |
 
 
 def recolor_uint8(
-    name: str, source: np.ndarray, reference: np.ndarray | None = None, palette: Tensor | None = None, **options
+    name: str,
+    source: np.ndarray,
+    reference: np.ndarray | None = None,
+    palette: Palette | None = None,
+    **options,
 ) -> np.ndarray:
     """Recolor an 8-bit picture of any size, in double precision, at the cost of its distinct colors.
 
@@ -188,7 +204,11 @@ def recolor_uint8(
 
 
 def fit_uint8(
-    name: str, source: np.ndarray, reference: np.ndarray | None = None, palette: Tensor | None = None, **options
+    name: str,
+    source: np.ndarray,
+    reference: np.ndarray | None = None,
+    palette: Palette | None = None,
+    **options,
 ) -> ColorMap:
     """The color map that `recolor_uint8` uses, to be sampled into a LUT.
 

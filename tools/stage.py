@@ -4,8 +4,8 @@
     python tools/stage.py quick --no-build # the mirror only
 
 jupyter-book runs with execution off and would print a traceback as calmly as a figure, so a notebook that papermill
-did not finish is refused here. Each notebook page gets a banner that names the profile and a line that says how its
-numbers were made.
+did not finish is refused here. Every page gets a banner that names the profile, each notebook page a line that says how
+its numbers were made.
 """
 
 import argparse
@@ -26,17 +26,10 @@ from graph import ROOT, scan
 from nbformat.v4 import new_markdown_cell
 
 BANNERS = {
-    "quick": (
-        "Quick profile",
-        "Computed on an ordinary processor in a minute or less, from the photographs that come with the installed "
-        "packages. The numbers show that the code works and who leads on these pictures; they are not the papers' "
-        "numbers, which need the papers' data.",
-    ),
-    "gpu": (
-        "GPU profile",
-        "Computed on one graphics card in half an hour or less, on the data named at the foot of the page. Nearer to "
-        "the papers than the quick profile, though not their full schedule.",
-    ),
+    "quick": "<b>Quick profile.</b> Computed on an ordinary processor from the photographs that come with the "
+    "installed packages: not the papers' numbers, which need the papers' data.",
+    "gpu": "<b>GPU profile.</b> Half an hour a notebook on one graphics card: nearer to the papers than the quick "
+    "profile, though not their full schedule.",
 }
 NOISE = ("papermill", "execution", "ExecuteTime", "widgets")
 
@@ -100,18 +93,14 @@ def provenance(result: dict, stem: str) -> str:
     return f":::{{div}} ct-provenance\n{line} · {{download}}`all numbers as JSON <../results/{stem}.json>`\n:::"
 
 
-def dress(notebook: nbformat.NotebookNode, stem: str, profile: str, result: dict) -> nbformat.NotebookNode:
-    """The notebook as a page: parameters in one cell, no run-time noise, banner after the title, provenance last."""
+def dress(notebook: nbformat.NotebookNode, stem: str, result: dict) -> nbformat.NotebookNode:
+    """The notebook as a page: parameters in one cell, no run-time noise, provenance last."""
     values = notebook.metadata.papermill.get("parameters", {})
     cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     for cell in cells:
         if "parameters" in cell.metadata.get("tags", []):
             cell.source = merge_parameters(cell.source, values)
         quiet(cell)
-    if profile in BANNERS:
-        title, text = BANNERS[profile]
-        banner = f":::{{admonition}} {title}\n:class: ct-banner\n{text}\n:::"
-        cells.insert(1, new_markdown_cell(banner, id="profile-banner"))
     cells.append(new_markdown_cell(provenance(result, stem), id="provenance"))
     for key in NOISE:
         notebook.metadata.pop(key, None)
@@ -134,9 +123,10 @@ def exports(notebook: nbformat.NotebookNode) -> dict[str, bytes]:
     return found
 
 
-def configuration(root: Path) -> bytes:
-    """_config.yml with the address of this clone's GitHub repository, where it has one."""
+def configuration(root: Path, profile: str) -> bytes:
+    """_config.yml with the profile's banner for every page, and the address of this clone's GitHub repository."""
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
+    config["html"]["announcement"] = BANNERS.get(profile, "")
     remote = subprocess.run(["git", "remote", "get-url", "origin"], cwd=root, capture_output=True, text=True)
     if match := re.search(r"github\.com[:/]([\w.-]+/[\w.-]+?)(\.git)?/?$", remote.stdout.strip()):
         config["repository"]["url"] = f"https://github.com/{match[1]}"
@@ -153,7 +143,7 @@ def mirror(profile: str, root: Path = ROOT) -> dict[str, bytes]:
     prose = [path for path in (root / "book").rglob("*") if path.is_file() and not path.name.startswith(".")]
     files = {str(path.relative_to(root)): path.read_bytes() for path in prose}
     files["_toc.yml"] = files.pop("book/_toc.yml")
-    files["_config.yml"] = configuration(root)
+    files["_config.yml"] = configuration(root, profile)
     for stem in scan(root):
         executed, results = build / "executed" / f"{stem}.ipynb", build / "results" / f"{stem}.json"
         for path in (executed, results):
@@ -163,7 +153,7 @@ def mirror(profile: str, root: Path = ROOT) -> dict[str, bytes]:
         if reason := refusal(notebook):
             raise StageError(f"{executed.relative_to(root)} is unfinished ({reason}); remove it and run again")
         files |= exports(notebook)
-        page = dress(notebook, stem, profile, json.loads(results.read_text(encoding="utf-8")))
+        page = dress(notebook, stem, json.loads(results.read_text(encoding="utf-8")))
         files[f"notebooks/{stem}.ipynb"] = nbformat.writes(page).encode()
         files[f"results/{stem}.json"] = results.read_bytes()
     return files
