@@ -57,6 +57,8 @@ def recolor(
     wanted = images.read(reference) if reference else None
     names = list(methods.METHODS) if method == "all" else [method]
     if method == "all":
+        if wanted is None:
+            raise ValueError("--method all needs a --reference; only the palette methods take a palette")
         output.mkdir(parents=True, exist_ok=True)
     for name in names:
         target = output / f"{source.stem}-{name}.png" if method == "all" else output

@@ -115,14 +115,16 @@ def lab_to_rgb(lab: Tensor, clip: bool = True) -> Tensor:
 
 
 def rgb_to_lalphabeta(rgb: Tensor, linear: bool = False) -> Tensor:
-    """RGB to the decorrelated log-cone space of Reinhard et al. 2001, section 2 (base-10 logarithms).
+    """RGB to the decorrelated log-cone space of Reinhard et al. 2001 (base-10 logarithms).
 
     Args:
-        rgb: `(B, 3, ...)` in [0, 1]. Values below 1/255 are raised to it: black has no logarithm.
+        rgb: `(B, 3, ...)` in [0, 1]. Values below 1/255 (in linear light: what that level stands for) are raised to
+            it: black has no logarithm.
         linear: undo the sRGB curve first. The paper's matrix is meant for device RGB; most code feeds encoded values.
     """
     values = srgb_to_linear(rgb) if linear else rgb
-    return _mix(_LAB_FROM_LOGLMS, _mix(_LMS_FROM_RGB, values.clamp(min=1 / 255)).log10())
+    floor = 1 / 255 / 12.92 if linear else 1 / 255
+    return _mix(_LAB_FROM_LOGLMS, _mix(_LMS_FROM_RGB, values.clamp(min=floor)).log10())
 
 
 def lalphabeta_to_rgb(lab: Tensor, clip: bool = True, linear: bool = False) -> Tensor:
@@ -134,7 +136,7 @@ def lalphabeta_to_rgb(lab: Tensor, clip: bool = True, linear: bool = False) -> T
 
 
 def rgb_to_hsv(rgb: Tensor) -> Tensor:
-    """RGB to hue, saturation, value, each in [0, 1]; the hue of a gray is 0."""
+    """RGB to hue, saturation, value (Smith 1978), each in [0, 1]; the hue of a gray is 0."""
     value, arg = rgb.max(dim=1)
     chroma = value - rgb.min(dim=1).values
     red, green, blue = rgb.unbind(1)
@@ -158,12 +160,13 @@ def hsv_to_rgb(hsv: Tensor) -> Tensor:
     return torch.stack([channel(5), channel(3), channel(1)], dim=1)
 
 
-def in_gamut(lab: Tensor, tolerance: float = 0.0) -> Tensor:
+def in_gamut(lab: Tensor, tolerance: float = 1e-4) -> Tensor:
     """Which colors sRGB can show.
 
     Args:
         lab: `(B, 3, ...)` CIELAB.
-        tolerance: slack on the encoded channels, in units of [0, 1]; Chang's demo uses 0.5/255.
+        tolerance: slack on the encoded channels, in units of [0, 1]; without any, rounding would exclude white. Chang's
+            demo uses 0.5/255.
 
     Returns:
         `(B, ...)` bool.
@@ -175,7 +178,7 @@ def in_gamut(lab: Tensor, tolerance: float = 0.0) -> Tensor:
 def gamut_boundary(
     lab: Tensor, direction: Tensor, *, reach: float = 300.0, iterations: int = 20, tolerance: float = 1e-4
 ) -> Tensor:
-    """Last color in gamut on a ray, by bisection (Chang et al. 2015, section 3.4 of the paper's transfer).
+    """Last color in gamut on a ray, by bisection (the boundary search of Chang et al. 2015).
 
     Args:
         lab: `(B, 3, ...)` start of the ray. A start out of gamut is its own boundary.

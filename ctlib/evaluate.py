@@ -41,7 +41,7 @@ def photo_cases(long_side: int = 256, seed: int = 0, names: Sequence[str] | None
         seed: of the retouching.
         names: which photographs; all by default. The reference of each is the next in the list.
     """
-    names = list(names or photos.names())
+    names = _at_least_two(list(names or photos.names()))
     cases = []
     for i, name in enumerate(names):
         source = photos.tensor(name, long_side)
@@ -61,18 +61,26 @@ def photo_cases(long_side: int = 256, seed: int = 0, names: Sequence[str] | None
     return cases
 
 
-def fivek_cases(long_side: int = 256, limit: int | None = None) -> list[Case]:
+def _at_least_two(names: list[str]) -> list[str]:
+    if len(names) < 2:
+        raise ValueError(f"names: at least two photographs are needed, the reference is another one; got {names}")
+    return names
+
+
+def fivek_cases(long_side: int = 256, limit: int = 100) -> list[Case]:
     """Cases of all three kinds from MIT-Adobe FiveK: the raw rendition is the source, expert C's the truth.
+
+    Here "same edit" means the same editor: expert C's version of another photograph.
 
     Args:
         long_side: pixels; the photographs are scaled down to it.
-        limit: at most so many photographs; all by default.
+        limit: at most so many photographs, the first ones; 100 at 512 pixels hold 1 GB of memory.
 
     Raises:
         DataError: FiveK is not in the data folder; the message says how to get it.
     """
     dataset = fivek.FiveK(renditions=("raw", "c"))
-    ids = dataset.ids[:limit]
+    ids = _at_least_two(dataset.ids[:limit])
 
     def pictures(key: str) -> tuple[Tensor, Tensor]:
         pair = dataset.pair(key, "raw", "c")
@@ -93,7 +101,7 @@ def cases_of(dataset: str, long_side: int, seed: int = 0) -> list[Case]:
     """Cases by name: `"photos"`, the bundled photographs with seeded retouching, or `"fivek"`.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: unknown name, or fewer than two photographs.
     """
     if dataset == "photos":
         return photo_cases(long_side, seed)

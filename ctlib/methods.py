@@ -118,7 +118,9 @@ def fit(name: str, source: Tensor, reference: Tensor, **options) -> ColorMap:
     return get(name).fit(check.rgb(source, "source"), check.rgb(reference, "reference"), **options)
 
 
-def recolor(name: str, source: Tensor, reference: Tensor | None = None, palette: Palette | None = None, **options):
+def recolor(
+    name: str, source: Tensor, reference: Tensor | None = None, palette: Palette | None = None, **options
+) -> Tensor:
     """Recolor a batch of pictures.
 
     Args:
@@ -142,14 +144,20 @@ def recolor(name: str, source: Tensor, reference: Tensor | None = None, palette:
     """
     method = get(name)
     check.rgb(source, "source")
+    _one_aim(name, reference, palette)
     if palette is not None:
         color_map = fit_palette(name, source, palette, **options)
-    elif reference is not None:
-        color_map = fit(name, source, reference, **options)
     else:
-        raise ValueError(f"{name}: nothing to recolor towards; give a reference picture or a palette")
+        color_map = fit(name, source, reference, **options)
     result = color_map(source).clamp(0, 1)
     return method.finish(source, result).clamp(0, 1) if method.finish else result
+
+
+def _one_aim(name: str, reference, palette) -> None:
+    if reference is None and palette is None:
+        raise ValueError(f"{name}: nothing to recolor towards; give a reference picture or a palette")
+    if reference is not None and palette is not None:
+        raise ValueError(f"{name}: give a reference picture or a palette, not both")
 
 
 def fit_palette(name: str, source: Tensor, palette: Palette, *, weights: Tensor | None = None) -> ColorMap:
@@ -182,7 +190,10 @@ def recolor_uint8(
     palette: Palette | None = None,
     **options,
 ) -> np.ndarray:
-    """Recolor an 8-bit picture of any size, in double precision, at the cost of its distinct colors.
+    """Recolor an 8-bit picture of any size at the cost of its distinct colors.
+
+    Colors are computed in double precision; what looks at neighbors (regrain) then works on the 8-bit result. Methods
+    that draw samples (swatches, sliced transport) draw others than `recolor` does.
 
     Args:
         name: key of `METHODS`.
@@ -223,9 +234,8 @@ def fit_uint8(
 
 def _fit_colors(name, colors, counts, reference, palette, **options) -> ColorMap:
     method = get(name)
+    _one_aim(name, reference, palette)
     if palette is not None:
         return fit_palette(name, colors, palette, weights=counts, **options)
-    if reference is None:
-        raise ValueError(f"{name}: nothing to recolor towards; give a reference picture or a palette")
     _, reference_colors, reference_counts = distinct(reference)
     return method.fit(colors, reference_colors, weights=(counts, reference_counts), **options)

@@ -89,15 +89,20 @@ def start(stem: str, **parameters) -> Run:
 
 
 def read(stem: str) -> dict:
-    """Result file of a notebook: the running profile's own, else the committed record.
+    """Result file of a notebook: the running profile's own, else the quick book's, else the committed record.
+
+    Only a person at a notebook gets the quick book's: a build never mixes profiles.
 
     Returns:
-        The JSON as a dict; `"source"` says `"this build"` or `"record"`.
+        The JSON as a dict; `"source"` says `"this build"`, `"quick book"` or `"record"`.
 
     Raises:
         FileNotFoundError: neither exists; the message says how to make it.
     """
-    for folder, source in ((paths.results_dir(), "this build"), (paths.record_dir(), "record")):
+    places = {"this build": paths.results_dir(), "quick book": paths.results_dir("quick"), "record": paths.record_dir()}
+    if paths.profile() != "lab":
+        del places["quick book"]
+    for source, folder in places.items():
         path = folder / f"{stem}.json"
         if path.exists():
             return json.loads(path.read_text(encoding="utf-8")) | {"source": source}

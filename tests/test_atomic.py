@@ -37,3 +37,13 @@ def test_a_failure_keeps_the_old_file_and_no_temporary(tmp_path):
 def test_missing_folder(tmp_path):
     with pytest.raises(FileNotFoundError), replacing(tmp_path / "no" / "note.txt"):
         pass
+
+
+def test_a_private_file_stays_private_and_a_link_stays_a_link(tmp_path):
+    target, link = tmp_path / "secret", tmp_path / "link"
+    target.write_text("old")
+    target.chmod(0o600)
+    link.symlink_to(target)
+    with replacing(link) as temporary:
+        temporary.write_text("new")
+    assert link.is_symlink() and target.read_text() == "new" and stat.S_IMODE(target.stat().st_mode) == 0o600

@@ -102,3 +102,8 @@ def test_unknown_or_missing_dataset_says_so(tmp_path, monkeypatch):
         evaluate.cases_of("coco", 16)
     with pytest.raises(RuntimeError, match="fivek: no photograph with renditions raw, c"):
         evaluate.cases_of("fivek", 16)
+
+
+def test_one_photograph_has_no_other_to_refer_to():
+    with pytest.raises(ValueError, match="at least two photographs"):
+        evaluate.photo_cases(16, names=["chelsea"])

@@ -63,3 +63,14 @@ def test_outside_git_the_commit_is_unknown():
 def test_interactive_runs_never_touch_the_book(monkeypatch):
     monkeypatch.delenv("CTLIB_PROFILE")
     assert results.start("99_x", seed=0).write([]).parent == paths.ROOT / "_build" / "lab" / "results"
+
+
+def test_a_person_reads_the_quick_book_but_a_build_never_does(monkeypatch):
+    results.start("99_x", seed=0).write([])
+    for profile, found in (("lab", "quick book"), ("gpu", None)):
+        monkeypatch.setenv("CTLIB_PROFILE", profile)
+        if found:
+            assert results.read("99_x")["source"] == found
+        else:
+            with pytest.raises(FileNotFoundError):
+                results.read("99_x")

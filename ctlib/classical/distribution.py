@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ctlib import check
-from ctlib.classical.statistics import ColorMap, Space, Weights, cloud, in_pieces, linear, space_of
+from ctlib.classical.statistics import ColorMap, Space, Weights, clouds, flat_colors, in_pieces, linear, space_of
 
 
 class Curve(NamedTuple):
@@ -40,7 +40,7 @@ def histogram_matching(
     r"""Match the histogram of each channel on its own: :math:`x' = F_r^{-1}(F_s(x))`, empirical CDFs, linear between.
 
     On the source's own values this is `skimage.exposure.match_histograms`. It ignores that channels depend on each
-    other.
+    other. Differentiable in the colors that the map is given, not in the pictures it was fitted on.
 
     Args:
         source, reference: `(B, 3, ...)` sRGB in [0, 1].
@@ -49,23 +49,26 @@ def histogram_matching(
 
     Raises:
         ValueError: NaN, wrong shapes, or an unknown space.
+
+    Reference: Gonzalez and Woods, *Digital Image Processing*, histogram specification.
     """
     forward, backward, _ = space_of(space)
     source_weights, reference_weights = weights or (None, None)
-    clouds = [in_pieces(forward, cloud(*pair)) for pair in ((source, "source"), (reference, "reference"))]
+    have, want = (in_pieces(forward, part) for part in clouds(source, reference))
     tables = []  # one pair of (values, matched values) for each picture and channel
-    for i in range(len(clouds[0])):
+    for i in range(len(have)):
         for c in range(3):
-            values, share = _distribution(clouds[0][i, c], None if source_weights is None else source_weights[i])
+            values, share = _distribution(have[i, c], None if source_weights is None else source_weights[i])
             wanted, wanted_share = _distribution(
-                clouds[1][i, c], None if reference_weights is None else reference_weights[i]
+                want[i, c], None if reference_weights is None else reference_weights[i]
             )
             tables.append((values, interpolate(share, wanted_share, wanted)))
 
     def color_map(rgb: Tensor) -> Tensor:
-        values = forward(rgb).reshape(*rgb.shape[:2], -1)
+        values = forward(flat_colors(rgb, len(tables) // 3))
         rows = values.reshape(-1, values.shape[2])
-        moved = [interpolate(row, known.to(row), new.to(row)) for row, (known, new) in zip(rows, tables, strict=True)]
+        every = tables * (len(rows) // len(tables))
+        moved = [interpolate(row, known.to(row), new.to(row)) for row, (known, new) in zip(rows, every, strict=True)]
         return backward(torch.stack(moved).reshape(values.shape)).reshape(rgb.shape)
 
     return color_map
@@ -73,7 +76,8 @@ def histogram_matching(
 
 def _distribution(values: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     """Distinct values in rising order and the share of the picture at or below each."""
-    known, index, counts = torch.unique(values, return_inverse=True, return_counts=True)
+    # a table of quantiles carries no gradient: what it was fitted on enters the result as a constant
+    known, index, counts = torch.unique(values.detach(), return_inverse=True, return_counts=True)
     if weights is not None:
         counts = torch.zeros_like(known, dtype=torch.float64).index_add_(0, index, weights.to(torch.float64))
     cumulated = counts.to(torch.float64).cumsum(0)
@@ -87,13 +91,23 @@ def interpolate(values: Tensor, known: Tensor, new: Tensor) -> Tensor:
     right = torch.searchsorted(known, values.detach().contiguous()).clamp(1, len(known) - 1)
     left = right - 1
     share = ((values - known[left]) / (known[right] - known[left]).clamp(min=1e-12)).clamp(0, 1)
-    return torch.lerp(new[left], new[right], share)
+    return torch.lerp(new[left], new[right], share.to(new))
 
 
 def hm_mkl_hm(source: Tensor, reference: Tensor, *, weights: Weights | None = None) -> ColorMap:
-    """Histogram matching, Monge-Kantorovich, histogram matching again, all in RGB (color-matcher's default)."""
+    """Histogram matching, Monge-Kantorovich, histogram matching again, all in RGB.
+
+    Args:
+        source, reference: `(B, 3, ...)` sRGB in [0, 1].
+        weights: optional counts of the colors.
+
+    Raises:
+        ValueError: NaN or wrong shapes.
+
+    Reference: the default chain of the package color-matcher.
+    """
     first = histogram_matching(source, reference, weights=weights)
-    moved = in_pieces(first, cloud(source, "source"))
+    moved = in_pieces(first, clouds(source, reference)[0])
     second = linear(moved, reference, kind="monge_kantorovich", weights=weights)
     third = histogram_matching(in_pieces(second, moved), reference, weights=weights)
     return lambda rgb: third(second(first(rgb)))
@@ -136,40 +150,59 @@ def idt(
         weights: optional counts of the colors.
 
     Raises:
-        ValueError: NaN, wrong shapes, or fewer than one iteration.
+        ValueError: NaN, wrong shapes, or an option out of range.
 
     Reference: Pitié, Kokaram, Dahyot, *N-dimensional probability density function transfer*, 2005.
     """
-    if iterations < 1:
-        raise ValueError(f"iterations: expected at least 1, got {iterations}")
+    _at_least(1, iterations=iterations, bins=bins)
+    if not 0 < relaxation <= 1:
+        raise ValueError(f"relaxation: expected a step in (0, 1], got {relaxation}")
     source_weights, reference_weights = weights or (None, None)
-    moving, target = cloud(source, "source"), cloud(reference, "reference")
-    steps: list[tuple[Tensor, Tensor, list[Curve]]] = []
-
-    def step(colors: Tensor, axes: Tensor, back: Tensor, curves: list[Curve]) -> Tensor:
-        axes, back = axes.to(colors), back.to(colors)
-        total = torch.zeros_like(colors)
-        for row, (axis, curve) in enumerate(zip(axes, curves, strict=True)):
-            projected = torch.einsum("c,bcn->bn", axis, colors)
-            total = total + (curve(projected) - projected)[:, None] * back[:, row][:, None]
-        return colors + relaxation * total
-
+    moving, target = clouds(source, reference)
+    steps: list[_Step] = []
     for axes in rotations(iterations, seed):
         curves = []
         for axis in axes:
             projected = torch.einsum("c,bcn->bn", axis.to(moving), moving)
             wanted = torch.einsum("c,bcn->bn", axis.to(target), target)
             curves.append(_match_binned(projected, wanted, source_weights, reference_weights, bins))
-        steps.append((axes, torch.linalg.pinv(axes), curves))
-        moving = step(moving, *steps[-1])
+        steps.append(_Step(axes, relaxation * torch.linalg.pinv(axes), curves))
+        moving = steps[-1](moving)
+    return _replay(steps, fitted=len(moving))
+
+
+class _Step(NamedTuple):
+    """One projection and the way back: every color moves by what the curves change along the axes."""
+
+    axes: Tensor  # (P, 3)
+    back: Tensor  # (3, P)
+    curves: list[Curve]  # P of them
+
+    def __call__(self, colors: Tensor) -> Tensor:
+        """Move `(B, 3, N)` colors; axis by axis, since P copies of a large picture would not fit."""
+        total = torch.zeros_like(colors)
+        for axis, way, curve in zip(self.axes.to(colors), self.back.T.to(colors), self.curves, strict=True):
+            projected = torch.einsum("c,bcn->bn", axis, colors)
+            total = total + (curve(projected) - projected)[:, None] * way[:, None]
+        return colors + total
+
+
+def _replay(steps: list[_Step], fitted: int) -> ColorMap:
+    """The color map that repeats the steps found on the fitted pictures."""
 
     def color_map(rgb: Tensor) -> Tensor:
-        colors = rgb.reshape(*rgb.shape[:2], -1)
-        for parts in steps:
-            colors = step(colors, *parts)
+        colors = flat_colors(rgb, fitted)
+        for step in steps:
+            colors = step(colors)
         return colors.reshape(rgb.shape)
 
     return color_map
+
+
+def _at_least(least: int, **options: int) -> None:
+    for name, value in options.items():
+        if value < least:
+            raise ValueError(f"{name}: expected at least {least}, got {value}")
 
 
 def _match_binned(
@@ -227,35 +260,22 @@ def sliced_transport(
 
     Reference: Rabin, Peyré, Delon, Bernot 2011; Bonneel, Rabin, Peyré, Pfister 2015.
     """
+    _at_least(1, iterations=iterations, directions=directions, samples=samples)
+    _at_least(2, levels=levels)
     # two generators: whether and how colors are drawn must not change the directions
     generator, draw = (torch.Generator().manual_seed(one) for one in (seed, seed + 1))
     source_weights, reference_weights = weights or (None, None)
-    moving = _draw(cloud(source, "source"), source_weights, samples, draw)
-    target = _draw(cloud(reference, "reference"), reference_weights, samples, draw)
-    steps: list[tuple[Tensor, list[Curve]]] = []
-
-    def step(colors: Tensor, thetas: Tensor, curves: list[Curve]) -> Tensor:
-        thetas = thetas.to(colors)
-        total = torch.zeros_like(colors)
-        for theta, curve in zip(thetas, curves, strict=True):
-            projected = torch.einsum("c,bcn->bn", theta, colors)
-            total = total + (curve(projected) - projected)[:, None] * theta[:, None]
-        return colors + total * (3 / len(thetas))
-
+    moving, target = clouds(source, reference)
+    moving = _draw(moving, source_weights, samples, draw)
+    target = _draw(target, reference_weights, samples, draw)
+    steps: list[_Step] = []
     for _ in range(iterations):
         thetas = functional.normalize(torch.randn(directions, 3, generator=generator, dtype=torch.float64), dim=1)
         projections = (torch.einsum("tc,bcn->tbn", thetas.to(part), part) for part in (moving, target))
         curves = [_match_sorted(*pair, levels) for pair in zip(*projections, strict=True)]
-        steps.append((thetas, curves))
-        moving = step(moving, *steps[-1])
-
-    def color_map(rgb: Tensor) -> Tensor:
-        colors = rgb.reshape(*rgb.shape[:2], -1)
-        for parts in steps:
-            colors = step(colors, *parts)
-        return colors.reshape(rgb.shape)
-
-    return color_map
+        steps.append(_Step(thetas, thetas.T * (3 / directions), curves))
+        moving = steps[-1](moving)
+    return _replay(steps, fitted=len(moving))
 
 
 def _draw(colors: Tensor, weights: Tensor | None, samples: int, generator: torch.Generator) -> Tensor:
@@ -309,6 +329,8 @@ def regrain(source: Tensor, transferred: Tensor, *, smoothness: float = 1.0, as_
 
     Reference: Pitié, Kokaram, Dahyot, *Towards automated colour grading*, CVMP 2005; weights as in the author's code.
     """
+    if not smoothness > 0:
+        raise ValueError(f"smoothness: expected a number above 0, got {smoothness}")
     check.same_shape(check.rgb(source, "source"), check.rgb(transferred, "transferred"), "source and transferred")
     sweeps = (4, 16, 32, 64, 64, 64)
     pyramid = [(source, transferred)]

@@ -25,12 +25,12 @@ class Variant:
     """What implementations of Chang et al. disagree on."""
 
     lattice: bool = False  # bins: nearest point of a lattice that includes 0 and 255, instead of floor(value / width)
-    bin_mean: bool = True  # a bin's color: mean CIELAB of its pixels, or the bin's centre
-    black: str = "locked"  # extra centre of k-means: "locked" or "free" and dropped; "kept": fixed and the first seed
+    bin_mean: bool = True  # a bin's color: mean CIELAB of its pixels, or the bin's center
+    black: str = "locked"  # extra center of k-means: "locked" or "free" and dropped; "kept": fixed and the first seed
     lloyd: int = 200  # iterations; stops earlier when nothing changes
     cie94: bool = False  # distance between colors: CIE94, or Euclidean in CIELAB
     sharpness: float = 0.5  # kernel exp(-sharpness * distance^2 / mean pairwise distance^2)
-    blend: bool = True  # clamp negative weights, normalise; if not: raw weights, and only edited colors in the sum
+    blend: bool = True  # clamp negative weights, normalize; if not: raw weights, and only edited colors in the sum
     order: str | None = "hard"  # lightness order of an edited palette: "hard" max/min, "smooth", or not enforced
     curve: bool = True  # lightness by the piecewise-linear curve; if not, moved with a and b
     nodes: int | None = 13  # look-up table; None: every color is computed
@@ -107,7 +107,7 @@ def extract(
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     r"""A picture's palette: weighted k-means over color bins, with seeds that keep each other at a distance.
 
-    The heaviest bin becomes a seed, then all weights shrink by $1 - \exp(-d^2 / \sigma_a^2)$; k times. An extra centre
+    The heaviest bin becomes a seed, then all weights shrink by $1 - \exp(-d^2 / \sigma_a^2)$; k times. An extra center
     at black draws the dark pixels to itself, so that shadows do not pull the palette down. No randomness.
 
     Args:
@@ -142,20 +142,20 @@ def extract(
             break
         seeds.append(colors[left.argmax()])
     # black comes last: where a seed lies on it, the bin goes to the seed
-    centres = torch.cat([torch.stack(seeds[kept:]), black])
+    centers = torch.cat([torch.stack(seeds[kept:]), black])
     moving = k if spec.black != "free" else k + 1
     before = None
     for _ in range(spec.lloyd):
-        nearest = (colors[:, None] - centres).square().sum(2).argmin(1)
+        nearest = (colors[:, None] - centers).square().sum(2).argmin(1)
         if before is not None and torch.equal(nearest, before):
             break
         before = nearest
         mass = torch.bincount(nearest, counts, minlength=k + 1)
         sums = torch.stack([torch.bincount(nearest, counts * channel, minlength=k + 1) for channel in colors.T], dim=1)
         occupied = mass[:moving] > 0
-        centres[:moving][occupied] = sums[:moving][occupied] / mass[:moving][occupied, None]
+        centers[:moving][occupied] = sums[:moving][occupied] / mass[:moving][occupied, None]
 
-    palette = centres if kept else centres[:k]
+    palette = centers if kept else centers[:k]
     palette = palette[palette[:, 0].argsort(stable=True)]
     if not return_shares:
         return palette

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
+from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 from ctlib import check, color, lut
@@ -54,8 +55,6 @@ def order_luminance(lightness, edited: int | Sequence[int], original=None, *, va
     Returns:
         `(k,)` float64, rising.
     """
-    from scipy.optimize import isotonic_regression
-
     order = variant_of(variant).order
     result = torch.as_tensor(lightness, dtype=torch.float64).clone()
     edited = sorted({edited} if isinstance(edited, int) else {int(i) for i in edited})
@@ -160,32 +159,32 @@ def rbf_weights(lab: Tensor, palette: Tensor, *, variant: str = "paper", used: T
     """
     spec = variant_of(variant)
     palette = as_palette(palette).to(lab.device)
-    centres = palette if used is None else palette[used.to(lab.device)]
+    centers = palette if used is None else palette[used.to(lab.device)]
     first, second = torch.triu_indices(len(palette), len(palette), offset=1)
     between = _square_distance(palette, palette.T[None], spec)[0, first, second].sqrt()
     width = between.mean() if between.any() else torch.ones((), dtype=torch.float64, device=lab.device)
     sharpness = spec.sharpness / width**2
 
-    phi = torch.exp(-sharpness * _square_distance(centres, centres.T[None], spec)[0])
+    phi = torch.exp(-sharpness * _square_distance(centers, centers.T[None], spec)[0])
     inverse, failed = torch.linalg.inv_ex(phi)
     if spec.blend or failed or not torch.isfinite(inverse).all():
         inverse = torch.linalg.pinv(phi, rtol=1e-14)
-    squared = _square_distance(centres, lab.double().reshape(lab.shape[0], 3, -1), spec)
-    if spec.blend:  # the common factor cancels in the normalisation, but far from the palette all kernels underflow
+    squared = _square_distance(centers, lab.double().reshape(lab.shape[0], 3, -1), spec)
+    if spec.blend:  # the common factor cancels in the normalization, but far from the palette all kernels underflow
         squared = squared - squared.amin(dim=1, keepdim=True)
     weights = inverse @ torch.exp(-sharpness * squared)
     if spec.blend:
         weights = weights.clamp(min=0)
         weights = weights / weights.sum(dim=1, keepdim=True)
-    return weights.reshape(lab.shape[0], len(centres), *lab.shape[2:])
+    return weights.reshape(lab.shape[0], len(centers), *lab.shape[2:])
 
 
-def _square_distance(centres: Tensor, lab: Tensor, spec: Variant) -> Tensor:
+def _square_distance(centers: Tensor, lab: Tensor, spec: Variant) -> Tensor:
     """`(k, 3)` and `(B, 3, N)` to `(B, k, N)`; CIE94 takes its chroma from the palette color: it is not symmetric."""
-    apart = (centres[:, :, None] - lab[:, None]).square()
+    apart = (centers[:, :, None] - lab[:, None]).square()
     if not spec.cie94:
         return apart.sum(2)
-    chroma = centres[:, 1:].norm(dim=1)[:, None]
+    chroma = centers[:, 1:].norm(dim=1)[:, None]
     dchroma = (chroma - lab[:, 1:].norm(dim=1)[:, None]).square()
     dhue = (apart[:, :, 1:].sum(2) - dchroma).clamp(min=0)
     return apart[:, :, 0] + dchroma / (1 + 0.045 * chroma) ** 2 + dhue / (1 + 0.015 * chroma) ** 2

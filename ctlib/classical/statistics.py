@@ -36,10 +36,31 @@ def space_of(name: str) -> tuple[ColorMap, ColorMap, float]:
 
 def cloud(image: Tensor, name: str) -> Tensor:
     """`(B, 3, ...)` sRGB to the cloud of its colors `(B, 3, N)`, checked to be finite and not empty."""
-    flat = check.colors(image, name).reshape(*image.shape[:2], -1)
-    if flat.numel() == 0:
+    if check.colors(image, name).numel() == 0:
         raise ValueError(f"{name}: the picture is empty, its shape is {tuple(image.shape)}")
-    return flat
+    return image.reshape(*image.shape[:2], -1)
+
+
+def clouds(source: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """Both clouds of a fit, one reference a source.
+
+    Raises:
+        ValueError: NaN, wrong shapes, an empty picture, or batches of two lengths.
+    """
+    if source.ndim and reference.ndim and len(source) != len(reference):
+        raise ValueError(f"source and reference: one reference a source, got {len(source)} and {len(reference)}")
+    return cloud(source, "source"), cloud(reference, "reference")
+
+
+def flat_colors(rgb: Tensor, fitted: int) -> Tensor:
+    """Colors `(B, 3, ...)` given to a map, as `(B, 3, N)`.
+
+    Raises:
+        ValueError: the map was fitted on several pictures and the batch is of another length.
+    """
+    if fitted not in (1, len(rgb)):
+        raise ValueError(f"rgb: the map was fitted on {fitted} pictures, got a batch of {len(rgb)}")
+    return rgb.reshape(*rgb.shape[:2], -1)
 
 
 def in_pieces(function: ColorMap, colors: Tensor, size: int = 1 << 18) -> Tensor:
@@ -83,7 +104,7 @@ def reinhard(source: Tensor, reference: Tensor, *, space: Space = "lab", weights
     Raises:
         ValueError: NaN, wrong shapes, or an unknown space.
 
-    Reference: Reinhard, Ashikhmin, Gooch, Shirley, *Color transfer between images*, 2001, section 3.
+    Reference: Reinhard, Ashikhmin, Gooch, Shirley, *Color transfer between images*, 2001.
     """
     return linear(source, reference, kind="independent", space=space, weights=weights)
 
@@ -111,12 +132,13 @@ def linear(
     """
     forward, backward, unit = space_of(space)
     source_weights, reference_weights = weights or (None, None)
-    source_mean, source_cov = moments(cloud(source, "source"), source_weights, forward)
-    reference_mean, reference_cov = moments(cloud(reference, "reference"), reference_weights, forward)
+    source_cloud, reference_cloud = clouds(source, reference)
+    source_mean, source_cov = moments(source_cloud, source_weights, forward)
+    reference_mean, reference_cov = moments(reference_cloud, reference_weights, forward)
     matrix = transport_matrix(source_cov, reference_cov, kind, epsilon=(1e-4 * unit) ** 2)
 
     def color_map(rgb: Tensor) -> Tensor:
-        values = forward(rgb).reshape(*rgb.shape[:2], -1)
+        values = forward(flat_colors(rgb, len(matrix)))
         moved = matrix.to(values) @ (values - source_mean.to(values)) + reference_mean.to(values)
         return backward(moved).reshape(rgb.shape)
 

@@ -12,15 +12,15 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from ctlib import color
-from ctlib.classical.statistics import ColorMap, Weights, cloud, in_pieces, moments
+from ctlib.classical.statistics import ColorMap, Weights, clouds, flat_colors, in_pieces, moments
 
 _SAMPLES = 20_000  # colors that k-means sees; more change the centers by less than a gray level
 _FLOOR = 2.0  # CIELAB units: a flatter cluster counts as this spread, or its noise would be blown up
 
 
-def _labs(*pictures: Tensor) -> list[Tensor]:
+def _labs(source: Tensor, reference: Tensor) -> list[Tensor]:
     """CIELAB clouds of the source and the reference."""
-    return [in_pieces(color.rgb_to_lab, cloud(*one)) for one in zip(pictures, ("source", "reference"), strict=True)]
+    return [in_pieces(color.rgb_to_lab, part) for part in clouds(source, reference)]
 
 
 def clusters(lab: Tensor, weights: Tensor | None, k: int, seed: int = 0) -> Tensor:
@@ -29,14 +29,12 @@ def clusters(lab: Tensor, weights: Tensor | None, k: int, seed: int = 0) -> Tens
     A picture with fewer than `k` colors gives as many centers as it has colors.
     """
     generator = torch.Generator().manual_seed(seed)
+    lab = lab.detach()
     if lab.shape[1] > _SAMPLES:
-        shares = torch.ones(lab.shape[1]) if weights is None else weights
-        # torch draws from at most 2**24 categories; a uniform draw needs no categories at all
-        drawn = (
-            torch.randint(lab.shape[1], (_SAMPLES,), generator=generator)
-            if weights is None
-            else torch.multinomial(shares.cpu().float(), _SAMPLES, replacement=True, generator=generator)
-        )
+        if weights is None:
+            drawn = torch.randint(lab.shape[1], (_SAMPLES,), generator=generator)
+        else:
+            drawn = torch.multinomial(weights.cpu().float(), _SAMPLES, replacement=True, generator=generator)
         lab, weights = lab[:, drawn], None
     points = lab.T.double().cpu().numpy()
     k = min(k, len(torch.unique(lab.T.round(decimals=3), dim=0)))
@@ -73,38 +71,47 @@ def swatch(source: Tensor, reference: Tensor, *, k: int = 4, seed: int = 0, weig
         pairs.append(_match(*parts))
 
     def color_map(rgb: Tensor) -> Tensor:
-        lab = color.rgb_to_lab(rgb).reshape(*rgb.shape[:2], -1)
+        lab = color.rgb_to_lab(flat_colors(rgb, len(pairs)))
         out = []
-        for one, (mean, spread, new_mean, new_spread) in zip(lab, pairs, strict=True):
-            standard = (one - mean[:, :, None].to(one)) / spread[:, :, None].to(one)  # (k, 3, N)
-            weight = torch.softmax(-0.5 * standard.square().sum(dim=1, keepdim=True), dim=0)
-            moved = standard * new_spread[:, :, None].to(one) + new_mean[:, :, None].to(one)
-            out.append((weight * moved).sum(dim=0))
+        for index, one in enumerate(lab):
+            mean, whiten, ratio, new_mean = (part.to(one) for part in pairs[index % len(pairs)])
+            apart = one - mean[:, :, None]  # (k, 3, N)
+            weight = torch.softmax(-0.5 * (whiten @ apart).square().sum(dim=1, keepdim=True), dim=0)
+            out.append((weight * (apart * ratio[:, :, None] + new_mean[:, :, None])).sum(dim=0))
         return color.lab_to_rgb(torch.stack(out), clip=False).reshape(rgb.shape)
 
     return color_map
 
 
 def _cluster_statistics(lab: Tensor, weights: Tensor | None, centers: Tensor) -> tuple[Tensor, Tensor]:
-    """True mean and standard deviation, both `(k, 3)`, of the colors nearest to each center."""
+    """True mean `(k, 3)` and covariance `(k, 3, 3)` of the colors nearest to each center."""
     label = torch.cdist(lab.T.contiguous(), centers).argmin(dim=1)
-    means, spreads = [], []
+    means, covariances = [], []
     for j in range(len(centers)):
         member = label == j
         mean, cov = moments(lab[None, :, member], None if weights is None else weights[None, member])
         means.append(mean[0, :, 0])
-        spreads.append(cov[0].diagonal().clamp(min=0).sqrt().clamp(min=_FLOOR))
-    return torch.stack(means), torch.stack(spreads)
+        covariances.append(cov[0])
+    return torch.stack(means), torch.stack(covariances)
 
 
 def _match(source: tuple[Tensor, Tensor], reference: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Pair clusters by least total distance. The smaller set is used whole; leftover clusters pair with the nearest."""
-    (mean, spread), (new_mean, new_spread) = source, reference
+    """Pair clusters by least total distance; those left over by the smaller set pair with the nearest.
+
+    Returns:
+        For each source cluster its mean `(k, 3)`, the matrix `(k, 3, 3)` that makes it white (its norm is Mahalanobis'
+        distance), the ratio of spreads `(k, 3)` and the partner's mean `(k, 3)`.
+    """
+    (mean, covariance), (new_mean, new_covariance) = source, reference
     cost = torch.cdist(mean - mean.mean(dim=0), new_mean - new_mean.mean(dim=0))
     partner = cost.argmin(dim=1)
-    rows, columns = linear_sum_assignment(cost.double().cpu().numpy())
+    rows, columns = linear_sum_assignment(cost.detach().cpu().numpy())
     partner[rows] = torch.from_numpy(columns).to(partner)
-    return mean, spread, new_mean[partner], new_spread[partner]
+    whiten = torch.linalg.inv(torch.linalg.cholesky(covariance + _FLOOR**2 * torch.eye(3).to(covariance)))
+    new_spread, spread = (
+        part.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt().clamp(min=_FLOOR) for part in (new_covariance, covariance)
+    )
+    return mean, whiten, new_spread[partner] / spread, new_mean[partner]
 
 
 def swatch_seed(source: Tensor, reference: Tensor, *, seed: int = 0, weights: Weights | None = None) -> ColorMap:
@@ -134,6 +141,7 @@ def swatch_seed(source: Tensor, reference: Tensor, *, seed: int = 0, weights: We
     def blend(lab: Tensor) -> Tensor:
         out = []
         for index, one in enumerate(lab):
+            index %= len(centers)
             center = centers[index][:, :, None].to(one)  # (k, 3, 1)
             shifted = (one - mean[index].to(one)) * floor / spread[index].to(one) + center
             weight = 1 / ((one - center).abs() / floor).clamp(min=1e-6)
@@ -145,7 +153,7 @@ def swatch_seed(source: Tensor, reference: Tensor, *, seed: int = 0, weights: We
     bottom, top = torch.tensor([[0.0], [-128.0], [-128.0]]), torch.tensor([[100.0], [127.0], [127.0]])
 
     def color_map(rgb: Tensor) -> Tensor:
-        lab = blend(color.rgb_to_lab(rgb).reshape(*rgb.shape[:2], -1))
+        lab = blend(color.rgb_to_lab(flat_colors(rgb, len(centers))))
         share = (lab - low.to(lab)) / (high - low).clamp(min=1e-6).to(lab)
         return color.lab_to_rgb(share * (top - bottom).to(lab) + bottom.to(lab), clip=False).reshape(rgb.shape)
 

@@ -23,7 +23,7 @@ _GRIDS = {"ab": (64, (A_RANGE, B_RANGE)), "lab": (16, ((0.0, 100.0), (-110.0, 11
 
 
 def histogram(image: Tensor, bins: Bins = "rgb") -> Tensor:
-    """Normalised color histograms.
+    """Normalized color histograms.
 
     Args:
         image: `(B, 3, H, W)` sRGB in [0, 1].

@@ -256,7 +256,7 @@ def test_bins_of_the_variants():
     _, counts = chang.bin_colors(gray, variant="demo")
     assert counts.tolist() == [9.0] + [17.0] * 14 + [9.0]  # round(v / 17)
     colors, _ = chang.bin_colors(gray[..., 16:17], variant="bz")
-    torch.testing.assert_close(colors, chang.palette_from_rgb(torch.full((1, 3), 24 / 255)))  # the centre of 16..31
+    torch.testing.assert_close(colors, chang.palette_from_rgb(torch.full((1, 3), 24 / 255)))  # the center of 16..31
 
 
 def test_black_draws_the_shadows():
