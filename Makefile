@@ -32,7 +32,7 @@ lab: $(MADE)  ## JupyterLab on 127.0.0.1, token on
 bench: $(MADE)  ## speed of the library on this machine
 	@for file in benchmarks/bench_*.py; do python $$file || exit 1; done
 
-full:  ## the book on one GPU, half an hour a notebook (datasets: CTLIB_DATA)
+full:  ## the book with PROFILE=gpu: larger pictures, more time
 	@$(MAKE) book PROFILE=gpu
 
 lock:  ## resolve pyproject.toml anew into requirements.lock (needs uv)

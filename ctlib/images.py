@@ -10,13 +10,14 @@ import os
 import stat
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
-from ctlib import atomic
+from ctlib import atomic, deep
 
 FORMATS = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "WEBP": (".webp",), "TIFF": (".tif", ".tiff"), "BMP": (".bmp",)}
 SUFFIXES = {suffix: kind for kind, suffixes in FORMATS.items() for suffix in suffixes}
@@ -44,10 +45,11 @@ def read(path: str | os.PathLike, *, max_pixels: int = 64_000_000) -> np.ndarray
     """Read a JPEG, PNG, WebP, TIFF or BMP file as 8-bit sRGB.
 
     EXIF orientation is applied. An ICC profile is converted to sRGB (relative colorimetric, with black point
-    compensation); a broken one is ignored with a warning, as browsers do. Gray becomes three equal channels, 16 bits
-    become 8 (gray by rounding, color by its high byte), CMYK without a profile becomes RGB by multiplying out the
-    inks. Transparency is laid over white, in sRGB. Of an animation or a multi-page file frame 0 is read. Gamma values
-    without a profile are not applied.
+    compensation); a broken one is ignored with a warning, as browsers do. Gray becomes three equal channels, CMYK
+    without a profile becomes RGB by multiplying out the inks. 16 bits become 8 by rounding, before the profile is
+    applied (by the high byte where gray has alpha, or alpha is premultiplied, or a compressed TIFF keeps its colors
+    plane by plane). Transparency is laid over white, in sRGB. Of an animation or a multi-page file frame 0 is read.
+    Gamma values without a profile are not applied.
 
     Args:
         path: the file. Its content decides the format, not its suffix.
@@ -76,7 +78,7 @@ def read(path: str | os.PathLike, *, max_pixels: int = 64_000_000) -> np.ndarray
                 Image.open(stream, formats=("PNG",)).verify()
             with Image.open(stream, formats=tuple(FORMATS)) as image:
                 _check_header(path, image, max_pixels)
-                return _decode(path, image)
+                return _decode(path, image, stream)
     except ImageReadError:
         raise
     except UnidentifiedImageError as error:
@@ -147,6 +149,9 @@ def resize(image: np.ndarray, long_side: int) -> np.ndarray:
 
     Returns:
         uint8 `(h, w, 3)` of the same proportions; `image` itself where it is small enough, for nothing is enlarged.
+
+    Raises:
+        ValueError: another shape or type, or a side under 1.
     """
     _check_uint8(image)
     if not long_side >= 1:
@@ -160,7 +165,11 @@ def resize(image: np.ndarray, long_side: int) -> np.ndarray:
 
 
 def to_tensor(image: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Turn uint8 `(H, W, 3)` into a batch of one: `(1, 3, H, W)` of a float `dtype`, in [0, 1], contiguous."""
+    """Turn uint8 `(H, W, 3)` into a batch of one: `(1, 3, H, W)` of a float `dtype`, in [0, 1], contiguous.
+
+    Raises:
+        ValueError: another shape or type, or a `dtype` that is no float.
+    """
     _check_uint8(image)
     if not dtype.is_floating_point:
         raise ValueError(f"dtype: expected a float type, got {dtype}; use torch.float32")
@@ -246,6 +255,8 @@ def _check_header(path, image: ImageFile.ImageFile, max_pixels: int) -> None:
         _check_pixels(path, int(tags.get(322, 1)), int(tags.get(323, 1)), max_pixels)  # a tile, decoded whole
         if codec == "raw" and tags.get(284) == 2:  # PlanarConfiguration: a tile for each band
             planes = len(image.getbands())
+            if max(tags.get(258, (1,))) > 8:  # which Pillow takes for bytes
+                raise _unreadable(path, "it holds 16-bit color plane by plane", "save it anew as PNG")
     elif codec == "jpeg":
         size = image.fp.seek(0, os.SEEK_END)
         if pixels > _MAX_JPEG_PIXELS_PER_BYTE * size:
@@ -262,11 +273,12 @@ def _check_header(path, image: ImageFile.ImageFile, max_pixels: int) -> None:
         raise _unreadable(path, "its parts do not add up to the picture")
 
 
-def _decode(path, image: ImageFile.ImageFile) -> np.ndarray:
-    """Decode, then convert strip by strip, so that a large photograph is never held more than twice."""
-    table = _levels(image)  # these two read what Pillow forgets on loading
-    _scale_transparent_color(image)
+def _decode(path, image: ImageFile.ImageFile, stream: BinaryIO) -> np.ndarray:
+    """Decode, then convert strip by strip, so that a large photograph is held at most twice (16-bit color: thrice)."""
+    table, is_deep = deep.gray_levels(image), deep.is_color(image)  # these three read what Pillow forgets on loading
+    deep.scale_transparent_color(image)
     image.load()
+    low = deep.low_bytes(stream) if is_deep else None
     transform = _profile_to_srgb(path, image)
     try:
         orientation = image.getexif().get(0x0112, 1)  # 1 after a TIFF, which Pillow has already turned
@@ -279,7 +291,8 @@ def _decode(path, image: ImageFile.ImageFile) -> np.ndarray:
     as_stored = (rgb.swapaxes(0, 1) if swap else rgb)[::down, ::across]  # a view, through which the strips turn upright
     rows = max(1, _STRIP_PIXELS // width)
     for top in range(0, height, rows):
-        strip = image.crop((0, top, width, min(top + rows, height)))
+        box = (0, top, width, min(top + rows, height))
+        strip = deep.rounded(image.crop(box), low.crop(box)) if low else image.crop(box)
         color, alpha = _split(strip, table)
         wanted = transform.input_mode if transform else "RGB"
         color = color if color.mode == wanted else color.convert(wanted)
@@ -290,31 +303,6 @@ def _decode(path, image: ImageFile.ImageFile) -> np.ndarray:
             color = white
         as_stored[top : top + rows] = np.asarray(color)
     return rgb
-
-
-def _levels(image: ImageFile.ImageFile) -> np.ndarray | None:
-    """The 8-bit level of each 16-bit gray value; `None` for other pictures. (Pillow's own conversion saturates.)"""
-    if not image.mode.startswith("I;16"):
-        return None
-    white = 4095 if _raw_mode(image) == "I;12" else 65535
-    levels = np.rint(np.arange(65536) * (255 / white)).clip(0, 255).astype(np.uint8)
-    inverted = image.format == "TIFF" and image.tag_v2.get(262) == 0  # WhiteIsZero, which Pillow heeds only at 8 bits
-    return 255 - levels if inverted else levels
-
-
-def _scale_transparent_color(image: ImageFile.ImageFile) -> None:
-    """Bring the transparent color of a PNG to the depth of the decoded pixels; Pillow leaves it at the file's."""
-    color, raw = image.info.get("transparency"), _raw_mode(image)
-    top = {"L;2": 3, "L;4": 15}.get(raw)
-    if isinstance(color, int) and top:
-        image.info["transparency"] = (color & top) * (255 // top)
-    elif isinstance(color, tuple) and raw == "RGB;16B":
-        image.info["transparency"] = tuple(value >> 8 for value in color)
-
-
-def _raw_mode(image: ImageFile.ImageFile) -> str:
-    args = image.tile[0].args if image.tile else ""
-    return args if isinstance(args, str) else args[0]
 
 
 def _split(strip: Image.Image, table: np.ndarray | None) -> tuple[Image.Image, Image.Image | None]:

@@ -7,8 +7,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def data_dir() -> Path:
-    """Folder with the datasets: `$CTLIB_DATA`, else `data/cache` in the repository."""
-    return Path(os.environ.get("CTLIB_DATA") or ROOT / "data" / "cache")
+    """Folder with the datasets: `$CTLIB_DATA`, else `data/cache` in the repository.
+
+    A leading `~` is the home folder; a relative path counts from the repository, wherever the process runs.
+    """
+    return ROOT / Path(os.environ.get("CTLIB_DATA") or "data/cache").expanduser()
 
 
 def profile() -> str:

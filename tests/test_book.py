@@ -29,7 +29,7 @@ def test_every_entry_of_the_contents_exists_and_every_page_is_listed():
     written = [
         path for folder, end in (("book", "*.md"), ("notebooks", "*.ipynb")) for path in (ROOT / folder).glob(end)
     ]
-    assert {str(path.relative_to(ROOT).with_suffix("")) for path in written} == set(PAGES)
+    assert {path.relative_to(ROOT).with_suffix("").as_posix() for path in written} == set(PAGES)
 
 
 def test_every_citation_is_in_the_bibliography():
@@ -47,6 +47,21 @@ def test_config_holds_the_only_address_of_the_repository():
     config = yaml.safe_load((ROOT / "_config.yml").read_text())
     assert config["execute"]["execute_notebooks"] == "off"
     assert yaml.safe_load(stage.configuration(ROOT, "quick"))["repository"]["url"].startswith("https://github.com/")
+
+
+def test_staging_needs_no_git(monkeypatch, tmp_path):
+    """A downloaded archive on a machine without git keeps the address that stands in _config.yml."""
+    written = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert stage.remote(ROOT) == ""
+    assert yaml.safe_load(stage.configuration(ROOT, "quick"))["repository"]["url"] == written
+
+
+@pytest.mark.parametrize(("profile", "name"), [("quick", "Quick"), ("gpu", "GPU"), ("paper", "Paper")])
+def test_every_profile_has_a_banner(profile, name):
+    banner = yaml.safe_load(stage.configuration(ROOT, profile))["html"]["announcement"]
+    assert banner.startswith(f"<b>{name} profile.</b>")
+    assert profile == "quick" or "run as in the quick profile" in banner
 
 
 @pytest.mark.slow

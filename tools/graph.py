@@ -108,9 +108,9 @@ def scan(root: Path = ROOT) -> dict[str, Notebook]:
     paths = {path.stem: path for path in sorted((root / "notebooks").glob("*.ipynb"))}
     graph = {}
     for stem, path in paths.items():
-        modules = tuple(str(file.relative_to(root)) for file in closure(path, root))
+        modules = tuple(file.relative_to(root).as_posix() for file in closure(path, root))
         reads = tuple(sorted((strings(parse(path)) & set(paths)) - {stem}))
-        graph[stem] = Notebook(stem, str(path.relative_to(root)), modules, reads)
+        graph[stem] = Notebook(stem, path.relative_to(root).as_posix(), modules, reads)
     return graph
 
 
@@ -128,7 +128,7 @@ def parameters(path: Path) -> dict[str, ast.expr]:
 def overlay(stem: str, profile: str, root: Path = ROOT) -> str | None:
     """The notebook's profile file relative to the root, or None where the values in its own cell hold."""
     path = Path("notebooks/profiles", profile, f"{stem}.yml")
-    return str(path) if (root / path).is_file() else None
+    return path.as_posix() if (root / path).is_file() else None
 
 
 def problems(profile: str, root: Path = ROOT) -> list[str]:
@@ -139,11 +139,11 @@ def problems(profile: str, root: Path = ROOT) -> list[str]:
         return [f"unknown profile {profile!r}: choose one of {', '.join(known)}"]
     found = []
     for path in sorted((folder / profile).glob("*.yml")):
-        shown = path.relative_to(root)
+        shown = path.relative_to(root).as_posix()
         notebook = root / "notebooks" / f"{path.stem}.ipynb"
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         if not notebook.is_file():
-            found.append(f"{shown}: there is no {notebook.relative_to(root)}; rename or remove the profile file")
+            found.append(f"{shown}: there is no {notebook.relative_to(root).as_posix()}; rename or remove the profile file")
         elif not isinstance(values, dict):
             found.append(f"{shown}: must hold `name: value` lines")
         else:

@@ -28,8 +28,10 @@ from nbformat.v4 import new_markdown_cell
 BANNERS = {
     "quick": "<b>Quick profile.</b> Computed on an ordinary processor from the photographs that come with the "
     "installed packages: not the papers' numbers, which need the papers' data.",
-    "gpu": "<b>GPU profile.</b> Half an hour a notebook on one graphics card: nearer to the papers than the quick "
-    "profile, though not their full schedule.",
+    "gpu": "<b>GPU profile.</b> Larger pictures and more time than the quick profile; notebooks without settings of "
+    "their own run as in the quick profile.",
+    "paper": "<b>Paper profile.</b> Chapters with settings of their own use the papers' kind of data, at the size at "
+    "which it is usually compared; chapters without such settings run as in the quick profile.",
 }
 NOISE = ("papermill", "execution", "ExecuteTime", "widgets")
 
@@ -123,12 +125,23 @@ def exports(notebook: nbformat.NotebookNode) -> dict[str, bytes]:
     return found
 
 
+def remote(root: Path) -> str:
+    """Address that git knows as `origin`; empty in a downloaded archive, and where git is not installed."""
+    command = ["git", "-C", str(root), "remote", "get-url", "origin"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        return ""
+
+
 def configuration(root: Path, profile: str) -> bytes:
-    """_config.yml with the profile's banner for every page, and the address of this clone's GitHub repository."""
+    """_config.yml with the profile's banner for every page, and the address of this clone's GitHub repository.
+
+    Where git tells no such address, the one in _config.yml stays.
+    """
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     config["html"]["announcement"] = BANNERS.get(profile, "")
-    remote = subprocess.run(["git", "remote", "get-url", "origin"], cwd=root, capture_output=True, text=True)
-    if match := re.search(r"github\.com[:/]([\w.-]+/[\w.-]+?)(\.git)?/?$", remote.stdout.strip()):
+    if match := re.search(r"github\.com[:/]([\w.-]+/[\w.-]+?)(\.git)?/?$", remote(root)):
         config["repository"]["url"] = f"https://github.com/{match[1]}"
     return yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode()
 
@@ -141,7 +154,7 @@ def mirror(profile: str, root: Path = ROOT) -> dict[str, bytes]:
     """
     build = root / "_build" / profile
     prose = [path for path in (root / "book").rglob("*") if path.is_file() and not path.name.startswith(".")]
-    files = {str(path.relative_to(root)): path.read_bytes() for path in prose}
+    files = {path.relative_to(root).as_posix(): path.read_bytes() for path in prose}
     files["_toc.yml"] = files.pop("book/_toc.yml")
     files["_config.yml"] = configuration(root, profile)
     for stem in scan(root):
@@ -169,7 +182,7 @@ def write(folder: Path, files: dict[str, bytes]) -> None:
             part.write_bytes(content)
             os.replace(part, path)
     for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_file() and str(path.relative_to(folder)) not in files:
+        if path.is_file() and path.relative_to(folder).as_posix() not in files:
             path.unlink()
         elif path.is_dir() and not any(path.iterdir()):
             path.rmdir()

@@ -71,6 +71,7 @@ def build(
 
     Raises:
         DataError: pictures that cannot be read (names them all), no pictures, or a full disk.
+        ValueError: an unknown fit, a size under 1, or a loader with several files an item (FiveK).
 
     Taught in: notebooks/01_prepare_data
     """
@@ -78,6 +79,9 @@ def build(
         raise ValueError(f"cache: no fit {fit!r}; known are {', '.join(FITS)}")
     if min(size) < 1:
         raise ValueError(f"cache: size is (H, W) in pixels, got {size}")
+    if hasattr(source, "paths_of"):
+        kind = type(source).__name__
+        raise ValueError(f"cache: {kind} has several files an item; pass those of one, e.g. its paths_of('raw')")
     sources = [Path(path).resolve() for path in getattr(source, "paths", source)]
     folder = Path(folder)
     if not sources:

@@ -55,7 +55,11 @@ class Coco:
         self.paths = [self.root / split / entry["file_name"] for entry in self.records]
 
     def category_id(self, category: str | int) -> int:
-        """Id (1 to 90, with gaps) of a category given by name or id."""
+        """Id (1 to 90, with gaps) of a category given by name or id.
+
+        Raises:
+            ValueError: unknown category; lists the known.
+        """
         for key, name in self.categories.items():
             if category in (key, name):
                 return key
@@ -88,18 +92,33 @@ def label_map(annotations: Iterable[dict], height: int, width: int) -> np.ndarra
 
     The largest object is drawn first, so small ones stay on top. Edges of polygons may differ by a pixel from
     pycocotools, which samples them on a finer grid.
+
+    Raises:
+        DataError: a broken outline or run-length mask, or a mask of another size than the picture.
     """
     labels = Image.new("L", (width, height))
-    for annotation in sorted(annotations, key=lambda entry: -entry.get("area", 0)):
-        shape, key = annotation["segmentation"], annotation["category_id"]
-        if isinstance(shape, dict):
-            labels.paste(key, mask=Image.fromarray(decode_rle(shape).astype(np.uint8) * 255))
-            continue
-        pencil = ImageDraw.Draw(labels)
-        for polygon in shape:
-            if len(polygon) >= 6:
-                pencil.polygon([value - 0.5 for value in polygon], fill=key)
+    for annotation in sorted(annotations, key=lambda entry: -(entry.get("area") or 0)):
+        try:
+            _draw(labels, annotation["segmentation"], annotation["category_id"])
+        except (ValueError, KeyError, TypeError) as error:
+            reason = f"it has no {error}" if isinstance(error, KeyError) else str(error).removeprefix("coco: ")
+            which = f"annotation {annotation.get('id', 'without id')} of picture {annotation.get('image_id', '?')}"
+            raise registry.get("coco").error(f"{which} is broken ({reason})") from error
     return np.array(labels)
+
+
+def _draw(labels: Image.Image, shape: dict | list, key: int) -> None:
+    """Draw one object, a run-length mask or a list of polygons, into a label map."""
+    if isinstance(shape, dict):
+        height, width = shape["size"]
+        if (width, height) != labels.size:  # before decoding: a wild size could fill the memory
+            raise ValueError(f"its mask is {width}x{height}, the picture {labels.width}x{labels.height}")
+        labels.paste(key, mask=Image.fromarray(decode_rle(shape).astype(np.uint8) * 255))
+        return
+    pencil = ImageDraw.Draw(labels)
+    for polygon in shape:
+        if len(polygon) >= 6:
+            pencil.polygon([value - 0.5 for value in polygon], fill=key)
 
 
 def decode_rle(rle: dict) -> np.ndarray:
@@ -109,12 +128,14 @@ def decode_rle(rle: dict) -> np.ndarray:
     follow, bit 4 of the last is the sign; from the fourth run on, the run two places earlier is added.
 
     Raises:
-        ValueError: the runs do not fill the picture.
+        ValueError: a run is negative, or they do not fill the picture.
     """
     height, width = rle["size"]
     counts = rle["counts"]
     runs = _unpack(counts) if isinstance(counts, str) else list(counts)
-    if sum(runs) != height * width or any(run < 0 for run in runs):
+    if any(run < 0 for run in runs):
+        raise ValueError("coco: a run-length mask has a run under 0; broken annotation")
+    if sum(runs) != height * width:
         raise ValueError(f"coco: a run-length mask covers {sum(runs)} of {height * width} pixels; broken annotation")
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(width, height).T

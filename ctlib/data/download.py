@@ -9,6 +9,7 @@ import tarfile
 import time
 import zipfile
 import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
 
@@ -21,18 +22,29 @@ class Resumable:
 
     pooch writes to a temporary file that it deletes on failure, so the bytes are kept beside it in `part` and move to
     pooch's file only when complete. HTTP `Range` asks for the rest; `If-Range` makes the server send the whole file
-    if it changed meanwhile. A server that does not know ranges answers 200, and the download starts over.
+    if it changed meanwhile. A server that does not know ranges answers 200, and the download starts over. So it does
+    where nothing could tell two versions apart, neither the server's version mark nor a known hash.
 
     Args:
         part: file that keeps the bytes so far.
         size: expected size in bytes, 0 if unknown.
         progress: whether to draw a bar on standard error.
+        hashed: whether the hash is known, so that bytes of two versions would be noticed in the end.
         timeout: seconds to wait for a connection, and for each read.
         retries: attempts in a row that may bring no byte before giving up.
     """
 
-    def __init__(self, part: Path, size: int = 0, progress: bool = True, timeout: float = 20.0, retries: int = 2):
-        self.part, self.size, self.progress, self.timeout, self.retries = Path(part), size, progress, timeout, retries
+    def __init__(
+        self,
+        part: Path,
+        size: int = 0,
+        progress: bool = True,
+        hashed: bool = False,
+        timeout: float = 20.0,
+        retries: int = 2,
+    ):
+        self.part, self.size, self.progress, self.hashed = Path(part), size, progress, hashed
+        self.timeout, self.retries = timeout, retries
         self.tag = self.part.with_name(self.part.name + ".tag")  # the server's version mark of the bytes in `part`
 
     def __call__(self, url: str, output_file: str, pooch: object = None) -> None:
@@ -49,8 +61,10 @@ class Resumable:
                     raise DownloadError(f"{url}: the server answered {error.response.status_code}") from error
                 barren = 0 if self._have() > before else barren + 1
                 if barren >= self.retries:
-                    have, kind = self._have(), type(error).__name__
-                    reason = f"the connection broke off ({kind})" if have else f"no connection ({kind})"
+                    had, kind = self._have(), type(error).__name__
+                    self._drop_unmarked()
+                    have = self._have()
+                    reason = f"the connection broke off ({kind})" if had else f"no connection ({kind})"
                     again = f", it resumes at {have:,} bytes" if have else ""
                     raise DownloadError(
                         f"{url}: {reason}; check the network and run the command again{again}"
@@ -70,17 +84,28 @@ class Resumable:
         self.part.unlink(missing_ok=True)
         self.tag.unlink(missing_ok=True)
 
+    def _mark(self) -> str:
+        return self.tag.read_text() if self.tag.exists() else ""
+
+    def _drop_unmarked(self) -> None:
+        """Forget bytes to which those of another version could be joined unnoticed."""
+        if not (self.hashed or self._mark()):
+            self._forget()
+
     def _attempt(self, url: str) -> None:
         import requests
         from tqdm import tqdm
 
-        have = self._have()
+        self._drop_unmarked()
+        have, kept = self._have(), self._mark()
         headers = {"Accept-Encoding": "identity"}  # the hash is of the bytes as they lie on the server
         if have:
-            headers["Range"] = f"bytes={have}-"
-            if tag := self.tag.read_text() if self.tag.exists() else "":
-                headers["If-Range"] = tag
+            headers |= {"Range": f"bytes={have}-"} | ({"If-Range": kept} if kept else {})
         with requests.get(url, headers=headers, stream=True, timeout=self.timeout) as response:
+            mark = _version(response.headers)
+            if response.status_code in (206, 416) and kept and mark and mark != kept:  # a server deaf to If-Range
+                self._forget()
+                raise requests.ConnectionError("the file changed on the server, starting over")
             if response.status_code == 416:  # nothing after `have`: complete, or a leftover of another file
                 total = response.headers.get("Content-Range", "").rpartition("/")[2]
                 if total == str(have):
@@ -97,10 +122,7 @@ class Resumable:
             start = have if resumed else 0
             length = response.headers.get("Content-Length")
             total = start + int(length) if length else None
-            tag = response.headers.get("ETag", "")
-            if not tag or tag.startswith("W/"):  # weak tags may not be used for ranges (RFC 9110, 13.1.5)
-                tag = response.headers.get("Last-Modified", "")
-            self.tag.write_text(tag)
+            self.tag.write_text((mark or kept) if resumed else mark)
             name = PurePosixPath(url).name
             with (
                 open(self.part, "ab" if resumed else "wb") as file,
@@ -113,6 +135,12 @@ class Resumable:
                     bar.update(len(chunk))
             if total is not None and self._have() < total:
                 raise requests.ConnectionError("the body ended early")
+
+
+def _version(headers: Mapping[str, str]) -> str:
+    """The server's mark of a file's version, "" if it gives none."""
+    tag = headers.get("ETag", "")  # a weak one may not go with ranges (RFC 9110, 13.1.5)
+    return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified", "")
 
 
 def retrieve(url: str, folder: Path, *, hash: str = "", size: int = 0, progress: bool = True) -> Path:
@@ -132,7 +160,7 @@ def retrieve(url: str, folder: Path, *, hash: str = "", size: int = 0, progress:
 
     pooch.get_logger().setLevel(logging.WARNING)  # it tells how to pin a hash, which readers did not ask for
     name = PurePosixPath(url).name
-    downloader = Resumable(folder / f"{name}.part", size, progress)
+    downloader = Resumable(folder / f"{name}.part", size, progress, hashed=bool(hash))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free + downloader._have()
@@ -148,7 +176,7 @@ def retrieve(url: str, folder: Path, *, hash: str = "", size: int = 0, progress:
         raise DownloadError(f"{folder / name}: cannot write ({reason}); make room or check the rights") from error
 
 
-def unpack(archive: Path, folder: Path, inside: str = "") -> None:
+def unpack(archive: Path, folder: Path, inside: str = "", check: Callable[[Path], None] | None = None) -> None:
     """Unpack a tar or zip archive into `folder`, whole or not at all.
 
     Everything is written to a temporary folder first and then moved by renames; whatever interrupts, nothing half
@@ -157,6 +185,7 @@ def unpack(archive: Path, folder: Path, inside: str = "") -> None:
     Args:
         archive: `.zip`, `.tar`, `.tar.gz`, `.tgz`.
         inside: only this folder of the archive, its content becomes `folder`'s.
+        check: is called with the folder of what came out before it moves; what it raises leaves `folder` as it was.
 
     Raises:
         DownloadError: a damaged archive, a member that points outside the folder, or no member under `inside`.
@@ -179,6 +208,8 @@ def unpack(archive: Path, folder: Path, inside: str = "") -> None:
         source = temporary / inside
         if not members or not source.is_dir():
             raise DownloadError(f"{archive.name}: has no folder {inside or '/'}; the archive is not the expected one")
+        if check:
+            check(source)
         _merge(source, folder)
     except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error) as error:
         archive.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """The registry of data sets (`data/registry.toml`): what there is, whether it is whole, and how to get it."""
 
 import importlib.util
+import os
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -175,16 +176,21 @@ def _parts(dataset: Dataset, parts: Iterable[str] | None) -> list[Folder]:
     return [folder for folder in dataset.folders if wanted is None or folder.path in wanted]
 
 
-def _count(folder: Folder, files: list[Path], base: Path) -> list[str]:
-    """Say how the number of files and their names differ from what the registry expects."""
-    missing: list[str] = []
+def _missing(folder: Folder, files: list[Path], base: Path) -> list[str]:
+    """Ids or file stems that the registry wants and `files` lack."""
     if folder.ids:
         present = {path.name[: len(folder.ids.format(1))] for path in files}
-        missing = [key for n in range(1, folder.count + 1) if (key := folder.ids.format(n)) not in present]
-    elif folder.same_as:
+        return [key for n in range(1, folder.count + 1) if (key := folder.ids.format(n)) not in present]
+    if folder.same_as:
         stems = {path.stem for path in files}
         others = sorted((base / folder.same_as).glob("*.*"))
-        missing = [path.stem for path in others if path.suffix.lower() in IMAGES and path.stem not in stems]
+        return [path.stem for path in others if path.suffix.lower() in IMAGES and path.stem not in stems]
+    return []
+
+
+def _count(folder: Folder, files: list[Path], base: Path) -> list[str]:
+    """Say how the number of files and their names differ from what the registry expects."""
+    missing = _missing(folder, files, base)
     if len(files) == folder.count and not missing:
         return []
     where = folder.path if folder.path != "." else folder.pattern
@@ -198,11 +204,12 @@ def _broken(files: list[Path], base: Path, sample: int | None) -> list[str]:
     """Name empty files, and pictures that do not decode."""
     from ctlib import images
 
-    empty = [path for path in files if path.stat().st_size == 0]
+    sizes = [path.stat().st_size for path in files]
+    empty = [path for path, size in zip(files, sizes, strict=True) if not size]
     problems = [f"{path.relative_to(base)}: 0 bytes" for path in empty[:10]]
     if len(empty) > 10:
         problems.append(f"{len(empty) - 10:,} more files have 0 bytes")
-    pictures = [path for path in files if path.suffix.lower() in IMAGES and path not in set(empty)]
+    pictures = [path for path, size in zip(files, sizes, strict=True) if size and path.suffix.lower() in IMAGES]
     if sample is not None and len(pictures) > sample:
         pictures = [pictures[i * len(pictures) // sample] for i in range(sample)]
     for path in pictures:
@@ -242,45 +249,71 @@ def fetch(
 ) -> Path:
     """Download a data set and unpack it; what is complete already is left alone, what broke off goes on.
 
+    What an archive holds is counted before it moves into place: one that lacks files changes nothing.
+
     Args:
-        name: data set with `access = "open"`.
+        name: data set with `access = "open"`, or `"photos"`, for which there is nothing to download.
         root: its own folder; default: its place in the data folder.
         progress: whether to draw a bar on standard error.
         parts: only the files that make these folders, e.g. `["val2017", "annotations"]`.
 
     Returns:
-        The data set's folder.
+        The data set's folder; for `photos` the folder that the installed packages share.
 
     Raises:
-        DataError: no network, wrong checksum, full disk, or a set that cannot be downloaded without a login; names
-            the remedy. Nothing half written stays in place.
+        DataError: no network, wrong checksum, full disk, files missing from an archive or from a folder, or a set that
+            cannot be downloaded without a login; names what is wrong and the remedy. Nothing half written stays.
 
     Taught in: notebooks/01_prepare_data
     """
     dataset = get(name)
     base = dataset.root(root)
     if dataset.access == "package":
-        return base
+        return Path(os.path.commonpath([package_file(item).parent for item in dataset.items]))
     if dataset.access != "open":
         raise dataset.error("cannot be downloaded by a command")
     wanted = _parts(dataset, parts)
     for file in dataset.files:
         folders = [folder for folder in wanted if folder.path in file.makes]
-        if all(len(folder.files(base)) == folder.count for folder in folders):
+        if all(_enough(folder, base) for folder in folders):
             continue
         try:
-            archive = download.retrieve(
-                file.url, base / "downloads", hash=file.hash, size=file.bytes, progress=progress
-            )
-            if archive.name.endswith((".zip", ".tar", ".tar.gz", ".tgz")):
-                download.unpack(archive, base, file.inside)
-                archive.unlink()
-            else:
-                archive.replace(base / archive.name)
+            _obtain(file, folders, base, progress)
         except download.DownloadError as error:
             raise DataError(f"{name}: {error}; or get it from {dataset.homepage} and place it in {base}") from error
         finally:
             for folder in (base / "downloads", base):  # an attempt that brought nothing leaves nothing
                 if folder.is_dir() and not any(folder.iterdir()):
                     folder.rmdir()
+    if problems := _shortfall(wanted, base):
+        raise DataError(f"{name}: {problems} in {base}; remove what does not belong there and run the command again")
     return base
+
+
+def _enough(folder: Folder, base: Path) -> bool:
+    """Whether a download could add nothing to this folder."""
+    files = folder.files(base)
+    return len(files) >= folder.count and not _missing(folder, files, base)
+
+
+def _shortfall(folders: Iterable[Folder], base: Path) -> str:
+    """How the folders below `base` differ from the registry, in one line; "" if they do not."""
+    needed = [folder for folder in folders if not folder.optional]
+    return "; ".join(problem for folder in needed for problem in _count(folder, folder.files(base), base))
+
+
+def _obtain(file: File, folders: list[Folder], base: Path, progress: bool) -> None:
+    """Download one file and put what it holds in place, if that is everything `folders` need."""
+    archive = download.retrieve(file.url, base / "downloads", hash=file.hash, size=file.bytes, progress=progress)
+    if not archive.name.endswith((".zip", ".tar", ".tar.gz", ".tgz")):
+        archive.replace(base / archive.name)
+        return
+
+    def complete(unpacked: Path) -> None:
+        if problems := _shortfall(folders, unpacked):
+            if not file.hash:  # nothing vouches for these bytes, so the next attempt shall fetch them again
+                archive.unlink()
+            raise download.DownloadError(f"{archive.name} is not whole: {problems}; nothing of it was kept")
+
+    download.unpack(archive, base, file.inside, check=complete)
+    archive.unlink()

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ctlib import images
-from ctlib.data import cache
+from ctlib.data import cache, fivek
 from ctlib.data.registry import DataError
 
 
@@ -47,6 +47,17 @@ def test_takes_a_loader(pictures, tmp_path):
         paths = pictures[:3]
 
     assert cache.build(Loader(), tmp_path / "cache", (4, 4)).names == ["0.png", "1.png", "2.png"]
+
+
+def test_a_loader_of_several_files_an_item_is_told_what_to_pass(pictures, tmp_path):
+    for rendition in ("raw", "c"):
+        (tmp_path / "fivek" / rendition).mkdir(parents=True)
+        (tmp_path / "fivek" / rendition / "a0001-x.png").write_bytes(pictures[0].read_bytes())
+    data = fivek.FiveK(tmp_path / "fivek", ("raw", "c"))
+    with pytest.raises(ValueError, match=r"cache: FiveK has several files an item; .*paths_of\('raw'\)"):
+        cache.build(data, tmp_path / "cache", (4, 4))
+    assert not (tmp_path / "cache").exists()
+    assert cache.build(data.paths_of("c"), tmp_path / "cache", (4, 4)).names == ["a0001-x.png"]
 
 
 def test_fresh_cache_is_reused(pictures, tmp_path, count_reads):

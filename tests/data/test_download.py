@@ -28,11 +28,16 @@ class Server:
 
     def __init__(self):
         self.body, self.cuts, self.ranges, self.requests, self.status, self.tag = BODY, [], True, [], 200, '"v1"'
+        self.deaf = False  # to If-Range
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def log_message(self, *args):
                 pass
+
+            def mark(self):
+                if outer.tag:
+                    self.send_header("ETag", outer.tag)
 
             def do_GET(self):
                 outer.requests.append(self.headers.get("Range"))
@@ -40,12 +45,13 @@ class Server:
                     self.send_error(outer.status)
                     return
                 start, span = 0, self.headers.get("Range")
-                fresh = self.headers.get("If-Range") in (None, outer.tag)
+                fresh = outer.deaf or self.headers.get("If-Range") in (None, outer.tag)
                 if span and outer.ranges and fresh:
                     start = int(span.removeprefix("bytes=").rstrip("-"))
                     if start >= len(outer.body):
                         self.send_response(416)
                         self.send_header("Content-Range", f"bytes */{len(outer.body)}")
+                        self.mark()
                         self.send_header("Content-Length", "0")
                         self.end_headers()
                         return
@@ -53,7 +59,7 @@ class Server:
                     self.send_header("Content-Range", f"bytes {start}-{len(outer.body) - 1}/{len(outer.body)}")
                 else:
                     self.send_response(200)
-                self.send_header("ETag", outer.tag)
+                self.mark()
                 self.send_header("Content-Length", str(len(outer.body) - start))
                 self.end_headers()
                 end = start + outer.cuts.pop(0) if outer.cuts else len(outer.body)
@@ -112,6 +118,33 @@ def test_file_changed_on_the_server_starts_over(server, tmp_path):
     with pytest.raises(download.DownloadError):
         download.retrieve(server.url, tmp_path, progress=False)
     server.cuts, server.body, server.tag = [], BODY[::-1], '"v2"'
+    assert download.retrieve(server.url, tmp_path, progress=False).read_bytes() == BODY[::-1]
+
+
+@pytest.mark.parametrize("tag", [None, 'W/"weak"'])
+def test_without_a_version_mark_or_hash_nothing_is_joined(server, tmp_path, tag):
+    """The server forgot to say which version it sent, so the bytes so far are worth nothing."""
+    server.tag, server.cuts = tag, [98_304, 0, 0, 0]
+    with pytest.raises(download.DownloadError, match="connection") as caught:
+        download.retrieve(server.url, tmp_path, progress=False)
+    assert "resumes" not in str(caught.value) and leftovers(tmp_path) == []
+    (tmp_path / "file.bin.part").write_bytes(BODY[:1000])  # as a killed process leaves it
+    server.cuts, server.requests, server.body = [98_304], [], BODY[::-1]
+    assert download.retrieve(server.url, tmp_path, progress=False).read_bytes() == BODY[::-1]
+    assert server.requests == [None, None]
+
+
+def test_without_a_version_mark_a_known_hash_judges(server, tmp_path):
+    server.tag, server.cuts = None, [98_304]
+    assert download.retrieve(server.url, tmp_path, hash=SHA, progress=False).read_bytes() == BODY
+    assert server.requests == [None, "bytes=98304-"]
+
+
+@pytest.mark.parametrize("length", [98_304, len(BODY)])
+def test_a_server_deaf_to_if_range_is_noticed(server, tmp_path, length):
+    (tmp_path / "file.bin.part").write_bytes(BODY[:length])
+    (tmp_path / "file.bin.part.tag").write_text('"v1"')
+    server.deaf, server.body, server.tag = True, BODY[::-1], '"v2"'
     assert download.retrieve(server.url, tmp_path, progress=False).read_bytes() == BODY[::-1]
 
 
@@ -251,6 +284,67 @@ def test_archive_without_the_expected_folder(tmp_path):
     archive = make_tar(tmp_path / "a.tar.gz", {"train/x.txt": b"1"})
     with pytest.raises(download.DownloadError, match="no folder CamVid"):
         download.unpack(archive, tmp_path / "set", "CamVid")
+
+
+def serve_set(server, tmp_path, monkeypatch, members, **file):
+    """Put a set of two training pictures in the place of the registry; the server's archive holds `members`."""
+    server.body = make_tar(tmp_path / "x.tar.gz", members).read_bytes()
+    server.url = server.url.replace("file.bin", "mini.tar.gz")
+    table = {
+        "title": "Mini", "homepage": "http://localhost/", "license": "none", "cite": "x", "access": "open",
+        "folders": [
+            {"path": "train", "pattern": "*.txt", "count": 2},
+            {"path": "marks", "pattern": "*.txt", "count": 2, "ids": "m{}"},
+        ],
+        "files": [{"url": server.url, "inside": "top", "makes": ["train", "marks"], **file}],
+    }  # fmt: skip
+    mini = registry.parse("mini", table)
+    monkeypatch.setattr(registry, "load", lambda: {"mini": mini})
+    return tmp_path / "data" / "mini"
+
+
+WHOLE = {f"top/{name}.txt": b"1" for name in ("train/1", "train/2", "marks/m1", "marks/m2")}
+
+
+@pytest.mark.parametrize(
+    ("lost", "says"),
+    [
+        (["train/1"], "mini.tar.gz is not whole: train: 1 files, 2 expected; nothing of it was kept"),
+        (["marks/m1"], "marks: 1 files, 2 expected, missing m1"),
+        (["train/1", "train/2", "marks/m2"], "train: 0 files, 2 expected; marks: 1 files, 2 expected, missing m2"),
+    ],
+)
+def test_an_archive_that_lacks_files_changes_nothing(server, tmp_path, monkeypatch, lost, says):
+    members = {name: data for name, data in WHOLE.items() if name[4:-4] not in lost}
+    root = serve_set(server, tmp_path, monkeypatch, members)
+    (tmp_path / "data").mkdir()
+    for _ in range(2):  # nor is the archive kept to fail again
+        with pytest.raises(registry.DataError, match=r"mini: .*http://localhost/") as caught:
+            registry.fetch("mini", root, progress=False)
+        assert says in str(caught.value) and not root.exists()
+    assert len(server.requests) == 2
+    server.body = make_tar(tmp_path / "y.tar.gz", WHOLE).read_bytes()
+    assert registry.verify("mini", registry.fetch("mini", root, progress=False)).ok
+
+
+def test_an_archive_with_the_right_hash_is_not_fetched_again(server, tmp_path, monkeypatch):
+    members = dict(list(WHOLE.items())[1:])
+    body = make_tar(tmp_path / "x.tar.gz", members).read_bytes()
+    root = serve_set(server, tmp_path, monkeypatch, members, hash="sha256:" + hashlib.sha256(body).hexdigest())
+    server.body = body
+    for _ in range(2):
+        with pytest.raises(registry.DataError, match="train: 1 files, 2 expected"):
+            registry.fetch("mini", root, progress=False)
+    assert len(server.requests) == 1 and leftovers(root) == ["downloads"]
+
+
+def test_surplus_files_are_named_without_a_download(server, tmp_path, monkeypatch):
+    root = serve_set(server, tmp_path, monkeypatch, WHOLE)
+    registry.fetch("mini", root, progress=False)
+    (root / "train" / "3.txt").write_text("1")
+    with pytest.raises(registry.DataError, match=r"mini: train: 3 files, 2 expected in .*; remove what does"):
+        registry.fetch("mini", root, progress=False)
+    assert len(server.requests) == 1
 
 
 def test_fetch_whole_way(server, tmp_path, monkeypatch):

@@ -2,12 +2,15 @@
 
 import socket
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from ctlib import paths
+from ctlib.cli import app
 from ctlib.data import photos, registry
 
 WANTED = {"photos", "fivek", "coco", "camvid", "artbench10", "artbench10_32px", "imagenet", "bsds500"}
@@ -170,6 +173,21 @@ def test_empty_and_truncated_files_are_named(tmp_path, monkeypatch):
     assert problems[1].startswith("train/2.jpg: unreadable (") and len(problems) == 2
 
 
+def test_a_thousand_empty_files_are_sorted_out_in_one_pass(tmp_path):
+    hashed = []
+
+    class Counted(type(tmp_path)):
+        def __hash__(self):
+            hashed.append(1)
+            return super().__hash__()
+
+    files = [Counted(tmp_path / f"{n}.jpg") for n in range(100)]
+    for path in files:
+        path.touch()
+    assert registry._broken(files, tmp_path, None)[-1] == "90 more files have 0 bytes"
+    assert len(hashed) <= 200
+
+
 def test_parts(tmp_path, monkeypatch):
     mini(monkeypatch, [{"path": part, "pattern": "*.png", "count": 1} for part in ("train", "val")])
     picture(tmp_path / "val" / "1.png")
@@ -200,8 +218,28 @@ def test_no_network_is_one_line_that_names_the_page(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_packages_need_no_fetch():
-    assert registry.fetch("photos")
+def test_packages_need_no_fetch(tmp_path, monkeypatch):
+    """What comes back is there, and holds the photographs."""
+    monkeypatch.setenv("CTLIB_DATA", str(tmp_path))
+    folder = registry.fetch("photos")
+    assert folder.is_dir() and all(photos.path(name).is_relative_to(folder) for name in photos.names())
+    assert CliRunner().invoke(app, ["data", "fetch", "photos"]).output.strip() == str(folder)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("", paths.ROOT / "data" / "cache"),
+        ("my/data", paths.ROOT / "my" / "data"),
+        ("~/data", Path.home() / "data"),
+        ("/data", Path("/data")),
+    ],
+)
+def test_data_folder_does_not_depend_on_where_the_process_runs(tmp_path, monkeypatch, value, expected):
+    monkeypatch.setenv("CTLIB_DATA", value)
+    monkeypatch.chdir(tmp_path)
+    assert paths.data_dir() == expected
 
 
 def test_registry_is_toml_without_local_paths():
