@@ -40,6 +40,8 @@ def colors(values: Tensor, name: str = "colors") -> Tensor:
         raise ValueError(f"{name}: expected a float tensor, got {values.dtype}; see ctlib.images.to_tensor")
     if values.ndim < 2 or values.shape[1] != 3:
         raise ValueError(f"{name}: expected 3 color channels on axis 1, (B, 3, ...), got shape {tuple(values.shape)}")
+    if values.shape[0] == 0:
+        raise ValueError(f"{name}: the batch is empty, its shape is {tuple(values.shape)}")
     if not torch.isfinite(values).all():
         raise ValueError(f"{name}: holds NaN or infinite values; repair the picture first, e.g. with torch.nan_to_num")
     return values

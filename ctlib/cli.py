@@ -22,7 +22,9 @@ app.add_typer(data_app, name="data")
 
 Picture = Annotated[Path, typer.Argument(help="a photograph: JPEG, PNG, WebP, TIFF or BMP")]
 Reference = Annotated[Path | None, typer.Option("--reference", "-r", help="the picture whose colors are wanted")]
-MethodName = Annotated[str, typer.Option("--method", "-m", help="see `ctlib methods`")]
+MethodName = Annotated[
+    str | None, typer.Option("--method", "-m", help="see `ctlib methods`; default mkl_lab, for a palette chang")
+]
 Colors = Annotated[str | None, typer.Option("--palette", "-p", help='target colors, dark to light: "#204060 #c08040"')]
 Output = Annotated[Path, typer.Option("--output", "-o", help="file to write")]
 
@@ -50,15 +52,20 @@ def _palette_lab(text: str | None):
 @app.command()
 @_one_line_errors
 def recolor(
-    source: Picture, output: Output, reference: Reference = None, palette: Colors = None, method: MethodName = "mkl_lab"
+    source: Picture, output: Output, reference: Reference = None, palette: Colors = None, method: MethodName = None
 ) -> None:
     """Recolor a photograph. With `--method all`, OUTPUT is a folder that gets one file a method."""
+    method = method or ("chang" if palette is not None else "mkl_lab")
+    if method != "all":
+        images.format_of(output)  # before minutes of work, not after
     picture = images.read(source)
     wanted = images.read(reference) if reference else None
     names = list(methods.METHODS) if method == "all" else [method]
     if method == "all":
         if wanted is None:
             raise ValueError("--method all needs a --reference; only the palette methods take a palette")
+        if output.exists() and not output.is_dir():
+            raise ValueError(f"{output}: is a file; --method all fills a folder, name another one")
         output.mkdir(parents=True, exist_ok=True)
     for name in names:
         target = output / f"{source.stem}-{name}.png" if method == "all" else output
@@ -72,10 +79,13 @@ def make_lut(
     output: Output,
     reference: Reference = None,
     palette: Colors = None,
-    method: MethodName = "mkl_lab",
+    method: MethodName = None,
     nodes: Annotated[int, typer.Option(help="grid points an axis")] = 33,
 ) -> None:
     """Write what a method does to colors as a .cube LUT for photo and video editors."""
+    method = method or ("chang" if palette is not None else "mkl_lab")
+    if output.suffix.lower() != ".cube":
+        raise ValueError(f"{output}: a LUT is written as .cube; name the file {output.stem}.cube")
     picture = images.read(source)
     wanted = images.read(reference) if reference else None
     color_map = methods.fit_uint8(method, picture, wanted, _palette_lab(palette))

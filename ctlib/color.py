@@ -35,6 +35,8 @@ B_RANGE = (-107.857300207, 94.4781222765)
 
 def _mix(matrix: Tensor, channels: Tensor) -> Tensor:
     """Apply a 3x3 matrix on axis 1. Three scaled sums are faster on CPU than einsum and allocate less."""
+    if not channels.is_floating_point():
+        raise ValueError(f"expected float colors, got {channels.dtype}; see ctlib.images.to_tensor")
     if channels.ndim < 2 or channels.shape[1] != 3:
         raise ValueError(f"expected 3 color channels on axis 1, (B, 3, ...), got shape {tuple(channels.shape)}")
     rows = matrix.tolist()
@@ -144,7 +146,7 @@ def rgb_to_hsv(rgb: Tensor) -> Tensor:
     sectors = torch.stack([(green - blue) / safe, 2 + (blue - red) / safe, 4 + (red - green) / safe])
     hue = sectors.gather(0, arg[None])[0] / 6 % 1
     # a remainder of a tiny negative number rounds up to exactly 1
-    hue = torch.where((chroma > 0) & (hue < 1), hue, torch.zeros_like(hue))
+    hue = torch.where((chroma == 0) | (hue >= 1), torch.zeros_like(hue), hue)
     saturation = torch.where(chroma > 0, chroma / torch.where(value > 0, value, torch.ones_like(value)), chroma)
     return torch.stack([hue, saturation, value], dim=1)
 

@@ -10,6 +10,7 @@ method reads is the answer's own.
 Taught in: notebooks/70_compare.
 """
 
+import hashlib
 import time
 import warnings
 from collections.abc import Iterable, Sequence
@@ -108,6 +109,19 @@ def cases_of(dataset: str, long_side: int, seed: int = 0) -> list[Case]:
     if dataset == "fivek":
         return fivek_cases(long_side)
     raise ValueError(f"unknown dataset {dataset!r}; known: photos, fivek")
+
+
+def manifest(dataset: str, cases: Sequence[Case]) -> dict[str, str]:
+    """sha256 of every file behind the cases of a dataset, for the result file."""
+    names = list(dict.fromkeys(case.name for case in cases))
+    if dataset == "photos":
+        return photos.manifest(names)
+    files = fivek.FiveK(renditions=("raw", "c")).files
+    return {
+        f"{name}/{side}": hashlib.sha256(files[name][side].read_bytes()).hexdigest()
+        for name in names
+        for side in ("raw", "c")
+    }
 
 
 def recolor(method: str, case: Case) -> Tensor:

@@ -93,6 +93,14 @@ def read(path: str | os.PathLike, *, max_pixels: int = 64_000_000) -> np.ndarray
         raise _unreadable(path, _line(error)) from error
 
 
+def format_of(path: Path | str) -> str:
+    """The format that a file's suffix stands for, e.g. `"PNG"`. Raises `ImageWriteError` that lists the known ones."""
+    suffix = Path(path).suffix
+    if suffix.lower() not in SUFFIXES:
+        raise ImageWriteError(f"{path}: unknown suffix {suffix!r}; use one of {', '.join(SUFFIXES)}")
+    return SUFFIXES[suffix.lower()]
+
+
 def write(path: str | os.PathLike, image: np.ndarray | Tensor, *, quality: int = 95) -> Path:
     """Write a picture atomically; the suffix chooses the format.
 
@@ -108,10 +116,7 @@ def write(path: str | os.PathLike, image: np.ndarray | Tensor, *, quality: int =
         ValueError: the picture or the quality is not as described.
         ImageWriteError: the suffix is unknown, the folder is missing, or the file cannot be written.
     """
-    path = Path(path)
-    kind = SUFFIXES.get(path.suffix.lower())
-    if kind is None:
-        raise ImageWriteError(f"{path}: unknown suffix {path.suffix!r}; use one of {', '.join(SUFFIXES)}")
+    path, kind = Path(path), format_of(path)
     if not 1 <= quality <= 100:
         raise ValueError(f"quality: expected 1 to 100, got {quality}")
     if isinstance(image, Tensor):

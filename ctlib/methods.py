@@ -47,8 +47,12 @@ def _identity(source: Tensor, reference: Tensor, *, weights: Weights | None = No
 def _chang(source: Tensor, reference: Tensor, *, variant: str, k: int = 5, weights: Weights | None = None) -> ColorMap:
     """Recolor the source's palette to the reference's, matched by order of lightness."""
     source_weights, reference_weights = weights or (None, None)
-    if len(source) != 1:
-        raise ValueError(f"source: a palette belongs to one picture, got a batch of {len(source)}; loop over it")
+    if len(source) != len(reference):
+        raise ValueError(f"source and reference: one reference a source, got {len(source)} and {len(reference)}")
+    if len(source) > 1:  # a palette belongs to one picture
+        one = partial(_chang, variant=variant, k=k)
+        maps = [one(*pair) for pair in zip(source.split(1), reference.split(1), strict=True)]
+        return lambda rgb: torch.cat([part(color) for part, color in zip(maps, rgb.split(1), strict=True)])
     pictures = ((source, source_weights), (reference, reference_weights))
     # a picture of few colors has a short palette, and both palettes must be of one length
     k = min(k, *(len(palettes.bin_colors(picture, counts, variant=variant)[1]) for picture, counts in pictures))

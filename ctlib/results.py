@@ -64,6 +64,13 @@ class Run:
             temporary.write_text(json.dumps(_plain(record), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return path
 
+    @property
+    def folder(self) -> Path:
+        """Where files that this run makes for its reader are kept, `_build/<profile>/results/<stem>`."""
+        folder = paths.results_dir() / self.stem
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
 
 def start(stem: str, **parameters) -> Run:
     """Begin a notebook's run: seed every generator, set the figure style, print one line of provenance.

@@ -242,10 +242,11 @@ def test_a_palette_has_three_columns_and_a_row(broken, says):
         methods.recolor("chang", PICTURES["noise"], None, broken)
 
 
-def test_a_palette_method_takes_one_picture():
-    batch = PICTURES["noise"].expand(2, -1, -1, -1)
-    with pytest.raises(ValueError, match="a palette belongs to one picture, got a batch of 2; loop over it"):
-        methods.recolor("chang", batch, batch)
+def test_a_palette_method_recolors_a_batch_picture_by_picture():
+    source, reference = torch.rand(2, 3, 12, 10), torch.rand(2, 3, 9, 8)
+    both = methods.recolor("chang", source, reference)
+    each = [methods.recolor("chang", *pair) for pair in zip(source.split(1), reference.split(1), strict=True)]
+    torch.testing.assert_close(both, torch.cat(each))
 
 
 # ---- palettes, options, LUTs

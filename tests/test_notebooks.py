@@ -71,3 +71,11 @@ def test_tells_its_title_parameters_and_stem(path):
 def test_names_no_path(path):
     for text in graph.strings(graph.parse(path)):
         assert not re.match(r"(\.{1,2}/|/|~/|[A-Z]:\\)\w", text), f"{text!r}: paths come from ctlib"
+
+
+@notebooks
+def test_the_result_file_knows_every_parameter(path):
+    """A result without the parameters that made it cannot be made again."""
+    calls = [node for node in ast.walk(graph.parse(path)) if isinstance(node, ast.Call)]
+    start = next(call for call in calls if ast.unparse(call.func) == "results.start")
+    assert {keyword.arg for keyword in start.keywords} == set(graph.parameters(path))

@@ -143,7 +143,7 @@ def problems(profile: str, root: Path = ROOT) -> list[str]:
         notebook = root / "notebooks" / f"{path.stem}.ipynb"
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         if not notebook.is_file():
-            found.append(f"{shown}: there is no {notebook.relative_to(root).as_posix()}; rename or remove the profile file")
+            found.append(f"{shown}: there is no notebooks/{notebook.name}; rename or remove the profile file")
         elif not isinstance(values, dict):
             found.append(f"{shown}: must hold `name: value` lines")
         else:
