@@ -27,7 +27,7 @@ check: $(MADE)  ## before a commit: lint, clean notebooks, quick tests (a minute
 	@OMP_NUM_THREADS=2 python -m pytest tests -m "not slow and not gpu"
 
 lab: $(MADE)  ## JupyterLab on 127.0.0.1, token on
-	@jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.news_url=None --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks
+	@jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks
 
 bench: $(MADE)  ## speed of the library on this machine
 	@for file in benchmarks/bench_*.py; do python $$file || exit 1; done
@@ -57,4 +57,5 @@ ifeq ($(TORCH),cpu)
 else
 	@$(PIP) --require-hashes -r requirements.lock
 endif
+	@mkdir -p $(VENV)/share/jupyter/lab/settings && cp tools/jupyterlab.json $(VENV)/share/jupyter/lab/settings/overrides.json
 	@$(PIP) --no-build-isolation -e . && touch $@

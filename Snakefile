@@ -15,7 +15,9 @@ import graph  # noqa: E402
 
 PROFILE = config.get("profile", "quick")
 NOTEBOOKS = graph.scan()
-if found := graph.problems(PROFILE):
+# every profile, since a target may be named by its path
+profiles = {PROFILE, *(path.name for path in Path(workflow.basedir, "notebooks", "profiles").glob("*"))}
+if found := [line for profile in sorted(profiles) for line in graph.problems(profile)]:
     sys.exit("\n".join(found))
 
 

@@ -146,7 +146,12 @@ def test_missing_trunk_is_one_clear_line(offline, pair, net):
 
 def test_a_name_server_that_hangs_costs_two_seconds_once(offline, monkeypatch, pair):
     pytest.importorskip("torchvision").models  # noqa: B018  the import is not part of the wait
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: time.sleep(8))
+
+    def hang(*_, **__):
+        time.sleep(8)
+        raise urllib.error.URLError("timed out")
+
+    monkeypatch.setattr(urllib.request, "urlopen", hang)
     for limit in (2.5, 0.5):
         began = time.perf_counter()
         with pytest.raises(MissingWeights):
