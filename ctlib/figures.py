@@ -87,6 +87,7 @@ def gallery(
         figsize=(width, sum(tallest) * cell + 0.26 * rows * bool(titles)),
         gridspec_kw={"height_ratios": tallest},
         squeeze=False,
+        layout="constrained",
     )
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0.01)
     for index, axis in enumerate(axes.flat):
