@@ -295,7 +295,7 @@ def texts():
 def test_committed_files_name_no_machine_and_no_registry():
     private = re.compile(
         r"(?<![\w.])/(work|farm|root|home/\w+|Users/\w+)/|--(extra-)?index-url https?://(?!download\.pytorch\.org)"
-        r"|find-links|\bpythonhosted\.org|https?://[^/\s]*:\d{4,5}/simple|^(index-url|trusted-host)",
+        r"|find-links|\bpython[h]osted\.org|https?://[^/\s]*:\d{4,5}/simple|^(index-url|trusted-host)",
         re.MULTILINE,
     )
     found = [f"{path}: {match[0]!r}" for path, text in texts() if (match := private.search(text))]
