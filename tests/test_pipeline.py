@@ -26,6 +26,7 @@ PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 #: the rooms of ctlib from the ground up; CONTRIBUTING.md shows the same rows
 ROOMS = (
     ("atomic", "paths", "check", "color", "deep", "distinct"),
+    ("ops",),
     ("images", "lut"),
     ("classical", "metrics"),
     ("data", "methods"),

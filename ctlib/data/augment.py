@@ -2,7 +2,7 @@ r"""Pairs with a known answer: hue shifts, hue and saturation changes, retouchin
 
 Each function takes `(B, 3, H, W)` sRGB in [0, 1] and per-picture parameters `(B,)`, and runs on any device. Where L* is
 put back, the result is returned in CIELAB: leaving it there loses nothing, while showing it in sRGB clips what falls
-outside the gamut.
+outside the gamut. These are the definitions; `ctlib.ops.shift_hue` does the same in one pass, for training.
 
 Taught in: notebooks/03_augment_pairs.
 """
