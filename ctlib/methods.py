@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctlib import check, images
-from ctlib.classical import distribution, statistics, swatches
+from ctlib import check, images, ops
+from ctlib.classical import distribution, eight_bit, statistics, swatches
 from ctlib.classical import palette as palettes
 from ctlib.classical.statistics import ColorMap, Weights, in_pieces
 from ctlib.distinct import distinct, repaint
@@ -30,6 +30,8 @@ class Method:
         fit: `(source, reference, weights=None, **options)` to a color map.
         finish: what follows the color map and looks at neighbors, `(source, transferred) -> rgb`; `None` for a global
             method. Only global methods can become a LUT.
+        on_levels: the method on 8-bit pictures, `(source, reference) -> image`, worth it once compiled: see
+            `ctlib.ops.compile_cpu`.
         cite: key in `book/references.bib`, empty for a baseline.
     """
 
@@ -37,6 +39,7 @@ class Method:
     family: str
     fit: Callable[..., ColorMap]
     finish: Callable[[Tensor, Tensor], Tensor] | None = None
+    on_levels: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     cite: str = ""
 
 
@@ -70,7 +73,11 @@ METHODS: dict[str, Method] = {
         "Reinhard lαβ", "statistics", partial(_stat.reinhard, space="lalphabeta"), cite="reinhard2001color"
     ),
     "reinhard_lab": Method(
-        "Reinhard CIELAB", "statistics", partial(_stat.reinhard, space="lab"), cite="reinhard2001color"
+        "Reinhard CIELAB",
+        "statistics",
+        partial(_stat.reinhard, space="lab"),
+        on_levels=eight_bit.reinhard_lab,
+        cite="reinhard2001color",
     ),
     "swatch_seed": Method("swatches (as published)", "statistics", swatches.swatch_seed),
     "swatch": Method("swatches (corrected)", "statistics", swatches.swatch, cite="reinhard2001color"),
@@ -196,7 +203,8 @@ def recolor_uint8(
 ) -> np.ndarray:
     """Recolor an 8-bit picture of any size at the cost of its distinct colors.
 
-    Colors are computed in double precision; what looks at neighbors (regrain) then works on the 8-bit result. Methods
+    While `ops.compile_cpu` is on, `reinhard_lab` takes its compiled path instead. Colors are computed in double
+    precision; what looks at neighbors (regrain) then works on the 8-bit result. Methods
     that draw samples (swatches, sliced transport) draw others than `recolor` does.
 
     Args:
@@ -211,6 +219,10 @@ def recolor_uint8(
     Raises:
         ValueError: as `recolor`.
     """
+    if ops.compile_cpu.on and get(name).on_levels and not options:
+        _one_aim(name, reference, palette)
+        if palette is None:
+            return get(name).on_levels(source, reference)
     codes, colors, counts = distinct(source)
     color_map = _fit_colors(name, colors, counts, reference, palette, **options)
     result = repaint(source, codes, in_pieces(color_map, colors))

@@ -200,7 +200,7 @@ def _uncurve_slope(f: Tensor) -> Tensor:
     return torch.where(f > 0.2068966, 3 * f * f, 1 / 7.787)
 
 
-def _linear_rgb(lightness: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def linear_rgb_of(lightness: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Planes of CIELAB to linear light, not clipped."""
     y = (lightness + 16) * (1 / 116)
     x, y, z = _uncurve(y + a * (1 / 500)), _uncurve(y), _uncurve((y - b * (1 / 200)).clamp(min=0))
@@ -228,7 +228,7 @@ def _encoded_slope(t: Tensor, clip: bool) -> Tensor:
 @compilable
 def _inverse(lightness, a, b, out_red, out_green, out_blue, clip: bool) -> None:
     c = [plane.to(result_dtype(plane)) for plane in (lightness, a, b)]
-    for out, value in zip((out_red, out_green, out_blue), _linear_rgb(*c), strict=True):
+    for out, value in zip((out_red, out_green, out_blue), linear_rgb_of(*c), strict=True):
         out.copy_(encoded_of(value, clip))
 
 
@@ -237,7 +237,7 @@ def _inverse_backward(grad_red, grad_green, grad_blue, lightness, a, b, out_l, o
     lightness, a, b = (plane.to(result_dtype(plane)) for plane in (lightness, a, b))
     red, green, blue = (
         grad * _encoded_slope(value, clip)
-        for grad, value in zip((grad_red, grad_green, grad_blue), _linear_rgb(lightness, a, b), strict=True)
+        for grad, value in zip((grad_red, grad_green, grad_blue), linear_rgb_of(lightness, a, b), strict=True)
     )
     fy = (lightness + 16) * (1 / 116)
     fz = fy - b * (1 / 200)
@@ -307,7 +307,7 @@ def _uncurve_slope_kernel(f):
 
 
 @jit
-def _linear_rgb_kernel(lightness, a, b):
+def linear_rgb_kernel_of(lightness, a, b):
     y = (lightness + 16) * (1 / 116)
     x = _uncurve_kernel(y + a * (1 / 500))
     z = _uncurve_kernel(tl.maximum(y - b * (1 / 200), 0.0))
@@ -319,7 +319,7 @@ def _linear_rgb_kernel(lightness, a, b):
 
 
 @jit
-def _encoded_kernel(t, CLIP: tl.constexpr):
+def encoded_kernel_of(t, CLIP: tl.constexpr):
     if CLIP:
         t = tl.minimum(tl.maximum(t, 0.0), 1.0)
     return tl.where(t > 0.0031308, 1.055 * power(tl.maximum(t, 0.0031308), 5 / 12) - 0.055, 12.92 * t)
@@ -376,8 +376,8 @@ def _forward_backward_kernel(grad, rgb, out, plane, bound, blocks, INTERLEAVED: 
 def _inverse_kernel(lab, rgb, plane, bound, blocks, CLIP: tl.constexpr, INTERLEAVED: tl.constexpr, BLOCK: tl.constexpr):
     offset, step, index, _ = place(plane, blocks, INTERLEAVED, BLOCK)
     lightness, a, b = load(lab, offset, step, index, bound, INTERLEAVED)
-    red, green, blue = _linear_rgb_kernel(lightness.to(tl.float32), a.to(tl.float32), b.to(tl.float32))
-    red, green, blue = _encoded_kernel(red, CLIP), _encoded_kernel(green, CLIP), _encoded_kernel(blue, CLIP)
+    red, green, blue = linear_rgb_kernel_of(lightness.to(tl.float32), a.to(tl.float32), b.to(tl.float32))
+    red, green, blue = encoded_kernel_of(red, CLIP), encoded_kernel_of(green, CLIP), encoded_kernel_of(blue, CLIP)
     store(rgb, offset, step, index, bound, red, green, blue, INTERLEAVED)
 
 
@@ -388,7 +388,7 @@ def _inverse_backward_kernel(
     offset, step, index, _ = place(plane, blocks, INTERLEAVED, BLOCK)
     lightness, a, b = load(lab, offset, step, index, bound, INTERLEAVED)
     lightness, a, b = lightness.to(tl.float32), a.to(tl.float32), b.to(tl.float32)
-    red, green, blue = _linear_rgb_kernel(lightness, a, b)
+    red, green, blue = linear_rgb_kernel_of(lightness, a, b)
     grad_red, grad_green, grad_blue = load(grad, offset, step, index, bound, INTERLEAVED)
     red = grad_red * _encoded_slope_kernel(red, CLIP)
     green = grad_green * _encoded_slope_kernel(green, CLIP)

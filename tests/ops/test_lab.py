@@ -83,7 +83,7 @@ def test_matrices_are_those_of_color():
     )
     # Lab of which XYZ is 1 in one place and 0 elsewhere
     corners = color.xyz_to_lab(torch.eye(3, dtype=torch.float64) * torch.tensor(color._WHITE, dtype=torch.float64))
-    linear = torch.stack(lab._linear_rgb(*corners.T))
+    linear = torch.stack(lab.linear_rgb_of(*corners.T))
     assert torch.allclose(linear, color._RGB_FROM_XYZ * torch.tensor(color._WHITE, dtype=torch.float64), atol=1e-4)
 
 
