@@ -15,11 +15,11 @@ from torch import Tensor
 
 from ctlib import check
 from ctlib.atomic import replacing
+from ctlib.ops import palette_lut
 
 ColorMap = Callable[[Tensor], Tensor]
 
 _SIZES = range(2, 257)  # what the .cube specification allows
-_CHUNK = 1 << 14  # colors looked up at once: their eight corners stay in the processor's cache
 
 
 class LutError(ValueError):
@@ -69,30 +69,7 @@ def apply(lut: Tensor, rgb: Tensor) -> Tensor:
         LutError: the table is not `(3, N, N, N)`.
     """
     check.colors(rgb, "rgb")
-    table = _checked(lut).to(rgb).reshape(3, -1)
-    flat = rgb.transpose(0, 1).reshape(3, -1)
-    pieces = [_look_up(table, lut.shape[1], piece) for piece in flat.split(_CHUNK, dim=1)]
-    return torch.cat(pieces, dim=1).reshape(3, rgb.shape[0], *rgb.shape[2:]).transpose(0, 1).contiguous()
-
-
-def _look_up(table: Tensor, nodes: int, colors: Tensor) -> Tensor:
-    """`(3, N^3)` table and `(3, M)` colors to `(3, M)`; own gather, as `grid_sample` drops the gradient at 0 and 1."""
-    clamped = colors.clamp(0, 1)
-    if colors.requires_grad:  # the gradient of clamp is 0 at 0 and at 1 already
-        clamped = torch.where(clamped == colors, colors, clamped)
-    place = clamped * (nodes - 1)
-    cell = place.detach().floor().clamp(max=nodes - 2)  # white belongs to the last cell, not to one beyond it
-    red, green, blue = place - cell
-    first, second, third = cell.int()
-    corner = (first * nodes + second) * nodes + third
-
-    def along_blue(offset: int) -> Tensor:
-        return torch.lerp(table.index_select(1, corner + offset), table.index_select(1, corner + offset + 1), blue)
-
-    plane = nodes * nodes
-    near = torch.lerp(along_blue(0), along_blue(nodes), green)
-    far = torch.lerp(along_blue(plane), along_blue(plane + nodes), green)
-    return torch.lerp(near, far, red)
+    return palette_lut.lookup(_checked(lut), rgb)
 
 
 def as_map(lut: Tensor) -> ColorMap:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage import data
 
-from ctlib.distinct import distinct, repaint
+from ctlib.distinct import distinct, in_threads, repaint, tally
 
 PICTURES = arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3)))
 
@@ -23,6 +23,34 @@ def test_agrees_with_numpy_unique_and_paints_back(picture):
     assert colors.dtype == counts.dtype == torch.float64
     assert codes.dtype == np.int32 and (np.diff(codes) > 0).all()
     np.testing.assert_array_equal(repaint(picture, codes, colors), picture)
+
+
+@pytest.mark.parametrize("shape", [(1100, 1001), (1024, 1024)])  # enough pixels to be counted in tables
+def test_large_pictures_are_counted_alike_on_any_number_of_threads(shape):
+    rng = np.random.default_rng(0)
+    picture = rng.normal(120, 40, (*shape, 3)).clip(0, 255).astype(np.uint8)
+    picture[-1, -1] = (255, 0, 254)  # the last pixel is read in its own way
+    packed = picture.astype(np.int32) @ [1 << 16, 1 << 8, 1]
+    known, numbers = np.unique(packed, return_counts=True)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            codes, counts = tally(picture)
+            np.testing.assert_array_equal(codes, known)
+            np.testing.assert_array_equal(counts, numbers)
+    finally:
+        torch.set_num_threads(before)
+    assert codes.dtype == np.int32 and counts.dtype == np.int64
+    codes, colors, _ = distinct(picture)
+    np.testing.assert_array_equal(repaint(picture, codes, colors), picture)
+
+
+def test_threads_keep_the_order_and_pass_on_errors():
+    assert list(in_threads(lambda x: x * x, range(9))) == [x * x for x in range(9)]
+    assert list(in_threads(lambda x: x, [])) == []
+    with pytest.raises(ZeroDivisionError):
+        list(in_threads(lambda x: 1 / x, [1, 0]))
 
 
 def test_moments_of_a_photograph_need_no_pixels():

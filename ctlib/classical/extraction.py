@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from ctlib import check, color
-from ctlib.distinct import distinct
+from ctlib.distinct import in_threads, tally
 
 SIGMA_A = 80.0  # CIELAB; how far a seed keeps others away
-_CHUNK = 1 << 15  # colors treated at once: bounds memory, and fits the cache
+_CHUNK = 30_000  # values treated at once: fits the cache, and PyTorch leaves so few to one thread
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,15 @@ def extract(
     Raises:
         ValueError: k out of range or more than the picture has colors (occupied bins), or a bad image.
     """
-    spec = variant_of(variant)
+    return _cluster(*bin_colors(image, weights, variant=variant, bins=bins), k, variant_of(variant), return_shares)
+
+
+def _cluster(
+    colors: Tensor, counts: Tensor, k: int, spec: Variant, return_shares: bool
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Seeds and weighted k-means over bins, `(N, 3)` CIELAB with `(N,)` counts; see `extract`."""
     if not isinstance(k, int) or not 1 <= k <= 12:
         raise ValueError(f"k: expected a whole number of colors from 1 to 12, got {k!r}")
-    colors, counts = bin_colors(image, weights, variant=variant, bins=bins)
     if k > len(colors):
         raise ValueError(f"k: the picture has only {len(colors)} distinct colors; ask for k <= {len(colors)}, not {k}")
 
@@ -167,8 +172,8 @@ def extract_uint8(
     image: np.ndarray, k: int = 5, variant: str = "paper", *, bins: int = 16, return_shares: bool = False
 ) -> Tensor | tuple[Tensor, Tensor]:
     """`extract` for an 8-bit picture `(H, W, 3)`: the same palette, quickly, from its distinct colors."""
-    _, colors, counts = distinct(image)
-    return extract(colors, k, weights=counts, variant=variant, bins=bins, return_shares=return_shares)
+    spec = variant_of(variant)
+    return _cluster(*_bin_levels(image, spec, bins), k, spec, return_shares)
 
 
 def bin_colors(
@@ -186,16 +191,54 @@ def bin_colors(
     if weights is not None and (len(counts) != rgb.shape[1] or not (counts >= 0).all() or not counts.sum() > 0):
         raise ValueError(f"weights: expected {rgb.shape[1]} pixel counts, none negative, not all 0")
 
-    sums = torch.zeros(4, bins**3, dtype=torch.float64)
-    for start in range(0, rgb.shape[1], _CHUNK):
-        piece = rgb[:, start : start + _CHUNK].double()
-        amount = counts[start : start + _CHUNK] if weights is not None else counts.double().expand(piece.shape[1])
-        # 1e-4 undoes the rounding of a float32 picture: 16 / 255 * 255 must not fall into the bin below
-        place = (piece * (bins - 1)).round() if spec.lattice else ((piece * 255 + 1e-4) * bins / 256).floor()
-        red, green, blue = place.long().clamp(0, bins - 1)
-        code = (red * bins + green) * bins + blue
-        values = color.rgb_to_lab(piece[None])[0] * amount
-        sums += torch.stack([torch.bincount(code, row, minlength=bins**3) for row in (*values, amount)])
+    step = _CHUNK // 3  # colors
+
+    def add(start: int) -> Tensor:
+        piece = rgb[:, start : start + step].double()
+        amount = counts[start : start + step] if weights is not None else counts.double().expand(piece.shape[1])
+        red, green, blue = _cell(piece, spec, bins)
+        return _sums((red * bins + green) * bins + blue, color.rgb_to_lab(piece[None])[0], amount, bins)
+
+    return _means(sum(in_threads(add, range(0, rgb.shape[1], step))), spec, bins)
+
+
+def _bin_levels(image: np.ndarray, spec: Variant, bins: int) -> tuple[Tensor, Tensor]:
+    """`bin_colors` of an 8-bit picture, in double precision too: sRGB to XYZ is a sum of tables over the levels."""
+    codes, counts = tally(image)
+    codes, counts = torch.from_numpy(codes), torch.from_numpy(counts)
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    light = color.srgb_to_linear(levels).expand(3, 3, 256) * torch.eye(3, dtype=torch.float64)[..., None]
+    red, green, blue = color.linear_to_xyz(light)  # the share of each channel, (3, 256)
+    red_green = (red[:, :, None] + green[:, None]).reshape(3, -1)
+    cell = _cell(levels, spec, bins)
+    cell_red_green = ((cell[:, None] * bins + cell) * bins).reshape(-1)
+
+    def add(start: int) -> Tensor:
+        piece = codes[start : start + _CHUNK]
+        high, low = piece >> 8, piece & 255
+        shares = zip(red_green, blue, strict=True)
+        xyz = torch.stack([table.index_select(0, high) + rest.index_select(0, low) for table, rest in shares])
+        place = cell_red_green.index_select(0, high) + cell.index_select(0, low)
+        return _sums(place, color.xyz_to_lab(xyz[None])[0], counts[start : start + _CHUNK].double(), bins)
+
+    return _means(sum(in_threads(add, range(0, len(codes), _CHUNK))), spec, bins)
+
+
+def _cell(rgb: Tensor, spec: Variant, bins: int) -> Tensor:
+    """The bin along its axis of each sRGB value, int64."""
+    # 1e-4 undoes the rounding of a float32 picture: 16 / 255 * 255 must not fall into the bin below
+    place = (rgb * (bins - 1)).round() if spec.lattice else ((rgb * 255 + 1e-4) * bins / 256).floor()
+    return place.long().clamp(0, bins - 1)
+
+
+def _sums(place: Tensor, lab: Tensor, amount: Tensor, bins: int) -> Tensor:
+    """Sums of L, a, b and of the counts over the pixels of each bin, `(4, bins^3)` float64."""
+    rows = [*(channel * amount for channel in lab), amount]
+    return torch.stack([torch.bincount(place, row, minlength=bins**3) for row in rows])
+
+
+def _means(sums: Tensor, spec: Variant, bins: int) -> tuple[Tensor, Tensor]:
+    """The occupied bins' colors `(N, 3)` and pixel counts `(N,)`."""
     code = sums[3].nonzero().ravel()
     if spec.bin_mean:
         return (sums[:3, code] / sums[3, code]).T, sums[3, code]

@@ -29,6 +29,7 @@ from ctlib.classical.extraction import (
     variant_of,
 )
 from ctlib.color import gamut_boundary, in_gamut
+from ctlib.ops.rbf_shift import blend_weights
 
 __all__ = [
     "VARIANTS", "Variant", "as_palette", "bin_colors", "extract", "extract_uint8", "from_hex", "luminance_curve",
@@ -170,12 +171,7 @@ def rbf_weights(lab: Tensor, palette: Tensor, *, variant: str = "paper", used: T
     if spec.blend or failed or not torch.isfinite(inverse).all():
         inverse = torch.linalg.pinv(phi, rtol=1e-14)
     squared = _square_distance(centers, lab.double().reshape(lab.shape[0], 3, -1), spec)
-    if spec.blend:  # the common factor cancels in the normalization, but far from the palette all kernels underflow
-        squared = squared - squared.amin(dim=1, keepdim=True)
-    weights = inverse @ torch.exp(-sharpness * squared)
-    if spec.blend:
-        weights = weights.clamp(min=0)
-        weights = weights / weights.sum(dim=1, keepdim=True)
+    weights = blend_weights(squared, inverse, sharpness) if spec.blend else inverse @ torch.exp(-sharpness * squared)
     return weights.reshape(lab.shape[0], len(centers), *lab.shape[2:])
 
 
