@@ -32,6 +32,7 @@ ROOMS = (
     ("data", "methods"),
     ("evaluate",),
     ("figures",),
+    ("bench",),
     ("results", "cli"),
 )
 LIBRARY = {
