@@ -9,11 +9,13 @@ from importlib.util import find_spec
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ctlib import color, methods, ops
 from ctlib.bench.timing import Case, Contender
 from ctlib.classical import palette as palettes
+from ctlib.data import photos
 from ctlib.ops import launch
 
 SIZES = {
@@ -304,13 +306,17 @@ def rbf_shift(size: str, device: str) -> Case:
     )
 
 
-def _levels(size: str, seed: int = 0) -> np.ndarray:
-    return (_last(picture(size, seed=seed))[0] * 255).round().astype(np.uint8)
+def _photograph(name: str, size: str) -> np.ndarray:
+    """A bundled photograph at this size with the grain of a sensor, `(H, W, 3)` uint8: as many colors as a real one."""
+    _, height, width = SIZES[size]
+    image = Image.fromarray(photos.load(name)).resize((width, height), Image.Resampling.LANCZOS)
+    grain = np.random.default_rng(0).standard_normal((height, width, 3), dtype=np.float32)
+    return (np.asarray(image) + 2 * grain).round().clip(0, 255).astype(np.uint8)
 
 
 def palette(size: str, device: str = "cpu") -> Case:
     """Five colors of an 8-bit picture. `max_error` is the mean squared distance of the pixels to them, in CIELAB."""
-    image = _levels(size)
+    image = _photograph("coffee", size)
     lab = color.rgb_to_lab(torch.from_numpy(image).reshape(-1, 3) / 255.0)
 
     def inertia(centers):
@@ -329,7 +335,7 @@ def palette(size: str, device: str = "cpu") -> Case:
 
 def reinhard(size: str, device: str = "cpu") -> Case:
     """Reinhard's transfer in CIELAB, 8 bits in and out."""
-    source, reference = _levels(size), _levels(size, seed=1)
+    source, reference = _photograph("coffee", size), _photograph("china", size)
 
     def theirs(source, reference):
         from skimage.color import lab2rgb, rgb2lab
