@@ -8,6 +8,7 @@ the caller asks for it: see `compile_cpu`.
 import os
 from collections.abc import Callable
 from functools import cache, wraps
+from types import FunctionType
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ except ImportError:  # no wheels for this system: the reference does all the wor
         return kernel
 
 
+_FUSED = "cpp.enable_floating_point_contract_flag"
 INTERPRET = triton is not None and os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -93,15 +95,34 @@ def compiles(x: Tensor) -> bool:
 
 
 def compilable(function: Callable) -> Callable:
-    """A CPU function of tensors and numbers that runs compiled, for any size, while `compile_cpu` is on."""
+    """A CPU function of tensors and numbers that runs compiled, for any size, while `compile_cpu` is on.
+
+    Each kind of input (dtypes, layouts, options) has a compiled function of its own: torch gives up on one that meets
+    too many kinds. Give it tensors of one axis: only then does one loop come of it.
+    """
 
     @cache  # torch.compile itself imports for a second
-    def compiled() -> Callable:
-        return torch.compile(function, dynamic=True, fullgraph=True)
+    def compiled(*kind) -> Callable:
+        code = function.__code__.replace(co_name=f"{function.__name__}_{len(kinds)}")
+        kinds.append(kind)
+        copy = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+        options = {_FUSED: "fast"} if _FUSED in torch._inductor.list_options() else None  # multiply and add in one
+        return torch.compile(copy, dynamic=True, fullgraph=True, options=options)
+
+    kinds: list = []
 
     @wraps(function)
     def run(*args):
         first = next(arg for arg in args if isinstance(arg, Tensor))
-        return compiled()(*args) if compiles(first) else function(*args)
+        return compiled(*map(_kind, args))(*args) if compiles(first) else function(*args)
 
     return run
+
+
+def _kind(arg):
+    """What of an argument the compiler bakes into its code."""
+    return (
+        (arg.dtype, *(min(n, 2) for n in arg.shape), *(min(n, 2) for n in arg.stride()))
+        if isinstance(arg, Tensor)
+        else arg
+    )

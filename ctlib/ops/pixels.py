@@ -46,12 +46,21 @@ def fill(function, inputs: tuple[Tensor, ...], out: Tensor, *options, settings: 
 
     `settings` are tensors `(B,)`, one value a picture; the function gets them as planes, before those of `out`.
     """
+    if compiles(out) and interleaved(out):  # the compiler treats channels that lie between each other as one input
+        apart = torch.empty(out.shape, dtype=out.dtype)
+        fill(function, inputs, apart, *options, settings=settings)
+        out.copy_(apart)
+        return None
     planes = [plane for x in inputs for plane in planes_of(x)]
     batch, pixels = planes[0].shape
     planes += [setting[:, None].expand(batch, pixels) for setting in settings]
     planes += planes_of(out)
-    if compiles(out) or type(out) is not Tensor or out.is_cuda:
+    if out.is_cuda or type(out) is not Tensor:
         return function(*planes, *options)
+    if compiles(out):
+        for picture in zip(*planes, strict=True):
+            function(*picture, *options)
+        return None
     rows = max(1, _CHUNK // max(pixels, 1))
     for top in range(0, batch, rows):
         for left in range(0, pixels, _CHUNK):
