@@ -108,13 +108,17 @@ def _check_out(x: Tensor, out: Tensor) -> None:
 # --- reference: functions of planes; numbers are written out, as a name would become an input of the compiled code ----
 
 
-def _power_0_4(t: Tensor) -> Tensor:
+def _power(t: Tensor, exponent: float, fast) -> Tensor:
+    """A power by `fast`, a polynomial in the root, where a compiler makes one loop of its steps; else as it is."""
+    eager = type(t) is Tensor and not torch.compiler.is_compiling()
+    return t**exponent if eager or t.dtype == torch.float64 else fast(t)
+
+
+def _fast_0_4(t: Tensor) -> Tensor:
     """t^0.4 for t in [0.09, 1.25], to 6e-7 in float32: a minimax polynomial of degree 8 in the square root.
 
     In pairs (Estrin's scheme): a processor computes them at the same time, where Horner's lets it wait for each.
     """
-    if t.dtype == torch.float64:
-        return t**0.4
     u = torch.sqrt(t) - 0.71
     u2 = u * u
     u4 = u2 * u2
@@ -123,10 +127,8 @@ def _power_0_4(t: Tensor) -> Tensor:
     return low + (high - 0.1217066124 * u4) * u4
 
 
-def _cube_root(t: Tensor) -> Tensor:
+def _fast_1_3(t: Tensor) -> Tensor:
     """t^(1/3) for t in [0.0088, 1.26], to 6e-7 in float32: a polynomial in the fourth root."""
-    if t.dtype == torch.float64:
-        return t ** (1 / 3)
     u = torch.sqrt(torch.sqrt(t)) - 0.683
     u2 = u * u
     u4 = u2 * u2
@@ -135,7 +137,7 @@ def _cube_root(t: Tensor) -> Tensor:
     return low + (high + 0.0824725181 * u4) * u4
 
 
-def _power_5_12(t: Tensor) -> Tensor:
+def _fast_5_12(t: Tensor) -> Tensor:
     """t^(5/12) for t in [0.0031, 1], to 1e-6 in float32: a polynomial in the fourth root."""
     u = torch.sqrt(torch.sqrt(t)) - 0.618
     u2 = u * u
@@ -151,20 +153,20 @@ def linear_of(c: Tensor) -> Tensor:
         c = c.to(torch.float32) * (1 / 255)
     c = c.to(result_dtype(c))
     t = (c.clamp(0.04045, 1.25) + 0.055) * (1 / 1.055)
-    return torch.where(c > 0.04045, t * t * _power_0_4(t), c * (1 / 12.92))
+    return torch.where(c > 0.04045, t * t * _power(t, 0.4, _fast_0_4), c * (1 / 12.92))
 
 
 def _linear_slope(c: Tensor) -> Tensor:
     t = (c.clamp(0.04045, 1.25) + 0.055) * (1 / 1.055)
-    return torch.where(c > 0.04045, (2.4 / 1.055) * t * _power_0_4(t), 1 / 12.92) * (c <= 1.25)
+    return torch.where(c > 0.04045, (2.4 / 1.055) * t * _power(t, 0.4, _fast_0_4), 1 / 12.92) * (c <= 1.25)
 
 
 def _curve(t: Tensor) -> Tensor:
-    return torch.where(t > 0.008856, _cube_root(t.clamp(min=0.008856)), 7.787 * t + 16 / 116)
+    return torch.where(t > 0.008856, _power(t.clamp(min=0.008856), 1 / 3, _fast_1_3), 7.787 * t + 16 / 116)
 
 
 def _curve_slope(t: Tensor) -> Tensor:
-    root = _cube_root(t.clamp(min=0.008856))
+    root = _power(t.clamp(min=0.008856), 1 / 3, _fast_1_3)
     return torch.where(t > 0.008856, 1 / (3 * root * root), 7.787)
 
 
@@ -225,7 +227,7 @@ def encoded_of(t: Tensor, clip: bool) -> Tensor:
     if clip:
         t = t.clamp(0, 1)
     bounded = t.clamp(min=0.0031308)
-    root = _power_5_12(bounded) if clip and t.dtype != torch.float64 else bounded ** (5 / 12)
+    root = _power(bounded, 5 / 12, _fast_5_12) if clip else bounded ** (5 / 12)
     return torch.where(t > 0.0031308, 1.055 * root - 0.055, 12.92 * t)
 
 

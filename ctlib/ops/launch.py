@@ -5,6 +5,7 @@ A CUDA tensor takes the Triton kernel, any other (and every float64 one) the ref
 the caller asks for it: see `compile_cpu`.
 """
 
+import logging
 import os
 from collections.abc import Callable
 from functools import cache, wraps
@@ -106,6 +107,7 @@ def compilable(function: Callable) -> Callable:
         code = function.__code__.replace(co_name=f"{function.__name__}_{len(kinds)}")
         kinds.append(kind)
         copy = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it misses a CUDA nobody asked for
         options = {_FUSED: "fast"} if _FUSED in torch._inductor.list_options() else None  # multiply and add in one
         return torch.compile(copy, dynamic=True, fullgraph=True, options=options)
 

@@ -63,12 +63,12 @@ def test_agrees_with_scikit_image(cube):
     assert np.array_equal((ops.lab_to_rgb(ops.rgb_to_lab(cube)) * 255).round().byte(), cube)
 
 
-@pytest.mark.parametrize("name", ["_power_0_4", "_cube_root", "_power_5_12"])
+@pytest.mark.parametrize("name", ["_fast_0_4", "_fast_1_3", "_fast_5_12"])
 def test_polynomials_keep_what_they_promise(name):
     exponent, low, high, promise = {
-        "_power_0_4": (0.4, 0.0905, 1.237, 6e-7),
-        "_cube_root": (1 / 3, 0.008856, 1.26, 6e-7),
-        "_power_5_12": (5 / 12, 0.0031308, 1, 1.2e-6),
+        "_fast_0_4": (0.4, 0.0905, 1.237, 6e-7),
+        "_fast_1_3": (1 / 3, 0.008856, 1.26, 6e-7),
+        "_fast_5_12": (5 / 12, 0.0031308, 1, 1.2e-6),
     }[name]
     t = torch.linspace(low, high, 100_001, dtype=torch.float64)
     truth = t**exponent
