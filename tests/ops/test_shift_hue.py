@@ -84,7 +84,8 @@ def test_one_setting_serves_all_pictures():
 @pytest.mark.parametrize("kind", [torch.float32, torch.uint8])
 def test_opcheck(shape, kind):
     rgb = (torch.rand(shape) * (255 if kind == torch.uint8 else 1)).to(kind)
-    opcheck(_shift_hue, (rgb, torch.rand(shape[0]), torch.rand(shape[0])))
+    # traced, polynomials stand in for powers
+    opcheck(_shift_hue, (rgb, torch.rand(shape[0]), torch.rand(shape[0])), atol=2 * TOLERANCE, rtol=1e-3)
 
 
 def test_inside_torch_compile():
