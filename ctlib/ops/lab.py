@@ -114,37 +114,40 @@ def _power(t: Tensor, exponent: float, fast) -> Tensor:
     return t**exponent if eager or t.dtype == torch.float64 else fast(t)
 
 
-def _fast_0_4(t: Tensor) -> Tensor:
-    """t^0.4 for t in [0.09, 1.25], to 6e-7 in float32: a minimax polynomial of degree 8 in the square root.
-
-    In pairs (Estrin's scheme): a processor computes them at the same time, where Horner's lets it wait for each.
-    """
-    u = torch.sqrt(t) - 0.71
+def _octic(u: Tensor, c0, c1, c2, c3, c4, c5, c6, c7, c8) -> Tensor:
+    """Polynomial of degree 8 in pairs (Estrin), which a processor computes side by side, where Horner has it wait."""
     u2 = u * u
     u4 = u2 * u2
-    low = (0.8567162156 * u + 0.7603377700) + (0.0681959018 * u - 0.1206277162) * u2
-    high = (0.0428993516 * u - 0.0539358445) + (0.0821518824 * u - 0.0316173695) * u2
-    return low + (high - 0.1217066124 * u4) * u4
+    low = (c1 * u + c0) + (c3 * u + c2) * u2
+    high = (c5 * u + c4) + (c7 * u + c6) * u2
+    return low + (high + c8 * u4) * u4
+
+
+# minimax coefficients; errors are those in float32
+
+
+def _fast_0_4(t: Tensor) -> Tensor:
+    """t^0.4 for t in [0.09, 1.25], to 6e-7: a polynomial in the square root."""
+    return _octic(
+        torch.sqrt(t) - 0.71, 0.7603377700, 0.8567162156, -0.1206277162, 0.0681959018, -0.0539358445, 0.0428993516,
+        -0.0316173695, 0.0821518824, -0.1217066124,
+    )  # fmt: skip
 
 
 def _fast_1_3(t: Tensor) -> Tensor:
-    """t^(1/3) for t in [0.0088, 1.26], to 6e-7 in float32: a polynomial in the fourth root."""
-    u = torch.sqrt(torch.sqrt(t)) - 0.683
-    u2 = u * u
-    u4 = u2 * u2
-    low = (1.1742103100 * u + 0.6014889479) + (-0.0932982191 * u + 0.2865170240) * u2
-    high = (-0.0424632207 * u + 0.0574864373) + (-0.0567370839 * u + 0.0314036869) * u2
-    return low + (high + 0.0824725181 * u4) * u4
+    """t^(1/3) for t in [0.0088, 1.26], to 6e-7: a polynomial in the fourth root."""
+    return _octic(
+        torch.sqrt(torch.sqrt(t)) - 0.683, 0.6014889479, 1.1742103100, 0.2865170240, -0.0932982191, 0.0574864373,
+        -0.0424632207, 0.0314036869, -0.0567370839, 0.0824725181,
+    )  # fmt: skip
 
 
 def _fast_5_12(t: Tensor) -> Tensor:
-    """t^(5/12) for t in [0.0031, 1], to 1e-6 in float32: a polynomial in the fourth root."""
-    u = torch.sqrt(torch.sqrt(t)) - 0.618
-    u2 = u * u
-    u4 = u2 * u2
-    low = (1.2092269659 * u + 0.4483813941) + (-0.1173283607 * u + 0.6521955132) * u2
-    high = (-0.0456084199 * u + 0.0644255877) + (-0.0645878688 * u + 0.0277583748) * u2
-    return low + (high + 0.1168256030 * u4) * u4
+    """t^(5/12) for t in [0.0031, 1], to 1e-6: a polynomial in the fourth root."""
+    return _octic(
+        torch.sqrt(torch.sqrt(t)) - 0.618, 0.4483813941, 1.2092269659, 0.6521955132, -0.1173283607, 0.0644255877,
+        -0.0456084199, 0.0277583748, -0.0645878688, 0.1168256030,
+    )  # fmt: skip
 
 
 def linear_of(c: Tensor) -> Tensor:
