@@ -45,8 +45,8 @@ def _copies(make: Callable[[int], tuple], device: str) -> list[tuple]:
     return [first] + [make(seed) for seed in range(1, 1 if device == "cpu" else min(8, 1 + 200_000_000 // size))]
 
 
-def _ways(name: str, call: Callable, device: str, read=None) -> list[Contender]:
-    """Our op: its kernel on a GPU; compiled (if this machine can) and eager on the CPU."""
+def _ways(name: str, call: Callable, device: str, read=None, compilable: bool = False) -> list[Contender]:
+    """Our op: its kernel on a GPU; eager on the CPU, and before that compiled where op and machine can."""
     if device == "cuda":
         return [Contender(f"{name}, Triton", call, read)]
 
@@ -55,7 +55,7 @@ def _ways(name: str, call: Callable, device: str, read=None) -> list[Contender]:
             return call(*inputs)
 
     eager = Contender(f"{name}, eager", call, read)
-    return [Contender(f"{name}, compiled", compiled, read), eager] if launch.has_compiler() else [eager]
+    return [Contender(f"{name}, compiled", compiled, read), eager] if compilable and launch.has_compiler() else [eager]
 
 
 def _both(name: str, call: Callable, device: str, read=None) -> list[Contender]:
@@ -71,11 +71,11 @@ def _same(result: Tensor) -> Tensor:
 
 
 def _pair(call: Callable[[Tensor], Tensor]) -> Callable:
-    """Forward and backward: the gradient of the mean for the first input."""
+    """Forward and backward: the gradient of the sum for the first input."""
 
     def run(x: Tensor, *others):
         leaf = x.detach().requires_grad_()
-        (grad,) = torch.autograd.grad(call(leaf, *others).mean(), leaf)
+        (grad,) = torch.autograd.grad(call(leaf, *others).sum(), leaf)
         return grad
 
     return run
@@ -99,8 +99,8 @@ def conversion(direction: str, size: str, device: str) -> Case:
         return (x if forward else color.rgb_to_lab(x), torch.empty_like(x))
 
     inputs = _copies(make, device)
-    contenders = _ways("ctlib out=", lambda x, out: ours(x, out=out), device, _same)[:1]
-    contenders += _ways("ctlib", lambda x, out: ours(x), device, _same)
+    contenders = _ways("ctlib out=", lambda x, out: ours(x, out=out), device, _same, True)[:1]
+    contenders += _ways("ctlib", lambda x, out: ours(x), device, _same, True)
     contenders += _both("definition", lambda x, out: plain(x), device, _same)[int(device == "cpu") :]
     if find_spec("kornia"):
         import kornia.color as peer
@@ -134,7 +134,7 @@ def conversion_gradient(direction: str, size: str, device: str) -> Case:
     ours, plain = getattr(ops, direction), getattr(color, direction)
     make = lambda seed: (picture(size, device, seed),) if forward else (color.rgb_to_lab(picture(size, device, seed)),)  # noqa: E731
     inputs = _copies(make, device)
-    contenders = _ways("ctlib", _pair(ours), device, _same)
+    contenders = _ways("ctlib", _pair(ours), device, _same, True)
     if find_spec("kornia"):
         import kornia.color as peer
 
@@ -163,7 +163,7 @@ def shift_hue(size: str, device: str) -> Case:
 
     plain = chain(color.rgb_to_hsv, color.hsv_to_rgb, color.rgb_to_lab, 1.0)
     inputs = _copies(make, device)
-    contenders = _ways("ctlib", ops.shift_hue, device, _same)
+    contenders = _ways("ctlib", ops.shift_hue, device, _same, True)
     if find_spec("kornia"):
         import kornia.color as peer
 
@@ -345,7 +345,7 @@ def reinhard(size: str, device: str = "cpu") -> Case:
         return (lab2rgb(lab) * 255).round().astype(np.uint8)
 
     read = lambda image: torch.from_numpy(image.astype(np.float64))  # noqa: E731
-    contenders = _ways("ctlib", lambda *pair: methods.recolor_uint8("reinhard_lab", *pair), "cpu", read)
+    contenders = _ways("ctlib", lambda *pair: methods.recolor_uint8("reinhard_lab", *pair), "cpu", read, True)
     if find_spec("color_matcher"):
         from color_matcher import ColorMatcher
 

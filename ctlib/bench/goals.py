@@ -45,18 +45,16 @@ GOALS = {
 
 
 def verdicts(measured: pd.DataFrame, device: str) -> pd.DataFrame:
-    """The goals of a device beside what was measured; goals whose measurement is missing are left out."""
+    """The goals of a device beside what was measured."""
     rows = []
     for goal in GOALS[device]:
         match = measured[(measured.op == goal.op) & (measured["size"] == goal.size)]
         match = match[match.contender.str.startswith(goal.contender)]
-        if match.empty or pd.isna(match.iloc[0][goal.measure]):
-            continue
-        value = float(match.iloc[0][goal.measure])
+        value = float("nan") if match.empty else float(match.iloc[0][goal.measure])
         reached = value >= goal.at_least if goal.at_least is not None else value <= goal.at_most
         bound = f">= {goal.at_least:g}" if goal.at_least is not None else f"<= {goal.at_most:g}"
         rows.append({
-            "task": f"{goal.op}, {goal.size}", "contender": match.iloc[0].contender, "measure": goal.measure,
-            "goal": bound, "measured": value, "reached": "yes" if reached else "MISSED",
+            "task": f"{goal.op}, {goal.size}", "contender": goal.contender, "measure": goal.measure, "goal": bound,
+            "measured": value, "reached": "not measured" if pd.isna(value) else "yes" if reached else "MISSED",
         })  # fmt: skip
     return pd.DataFrame(rows)

@@ -81,14 +81,16 @@ def run(case: Case, rounds: int = 15) -> list[Result]:
         del result
     gc.collect()
     gc.disable()
-    for turn in range(rounds):
-        for contender, result in zip(case.contenders, results, strict=True):
-            if sum(result.times_ms) < 1e3 * PATIENCE:
-                inputs = case.inputs[turn % len(case.inputs)]
-                if result.times_ms and result.times_ms[-1] < SHORT:
-                    clock(contender.call, inputs)
-                result.times_ms.append(clock(contender.call, inputs))
-    gc.enable()
+    try:
+        for turn in range(rounds):
+            for contender, result in zip(case.contenders, results, strict=True):
+                if sum(result.times_ms) < 1e3 * PATIENCE:
+                    inputs = case.inputs[turn % len(case.inputs)]
+                    if result.times_ms and result.times_ms[-1] < SHORT:
+                        clock(contender.call, inputs)
+                    result.times_ms.append(clock(contender.call, inputs))
+    finally:
+        gc.enable()
     return results
 
 

@@ -32,7 +32,7 @@ def reinhard_lab(source: np.ndarray, reference: np.ndarray) -> np.ndarray:
     mean, deviation = _moments_of(source, "source")
     new_mean, new_deviation = _moments_of(reference, "reference")
     scale = new_deviation / (deviation.square() + 0.01**2).sqrt()  # as `statistics`: what does not vary stays flat
-    settings = torch.cat([scale, new_mean - scale * mean]).float()
+    settings = torch.cat([scale, mean, new_mean]).float()
     result = np.empty(source.shape, np.uint8)
     for strip, out in zip(_strips(source), _strips(result), strict=True):
         painted = torch.empty(3, strip.shape[1], dtype=torch.uint8)
@@ -55,20 +55,27 @@ def _moments_of(image: np.ndarray, name: str) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the CIELAB channels, each `(3,)` float64."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(f"{name}: expected an 8-bit picture (H, W, 3) with pixels, got {image.dtype} {image.shape}")
-    sums, part = torch.zeros(6, dtype=torch.float64), torch.empty(6)
+    count, mean, square = 0, torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     for strip in _strips(image):
-        _sums(*_planes(strip), part)
-        sums += part
-    mean, square = sums.reshape(2, 3) / (image.size // 3)
-    return mean + torch.tensor([50.0, 0, 0]), (square - mean.square()).clamp(min=0).sqrt()
+        planes, part = _planes(strip), torch.empty(6)
+        # sums about its middle: about a far point, a flat sky loses its small variance to rounding
+        few = max(1, strip.shape[1] // 1000)
+        pivot = torch.stack(lab_of(*(plane[::few] for plane in planes))).median(dim=1).values
+        _sums(*planes, pivot, part)
+        own_mean, own_square = part.double().reshape(2, 3) / strip.shape[1]
+        own_square = (own_square - own_mean.square()).clamp(min=0)
+        apart = own_mean + pivot.double() - mean
+        share = strip.shape[1] / (count + strip.shape[1])
+        square = (1 - share) * square + share * own_square + share * (1 - share) * apart.square()
+        mean, count = mean + share * apart, count + strip.shape[1]
+    return mean, square.sqrt()
 
 
 @compilable
-def _sums(red, green, blue, out) -> None:
-    """Sums, and sums of squares, about (50, 0, 0)."""
-    lightness, a, b = lab_of(red, green, blue)
-    lightness = lightness - 50
-    for place, channel in enumerate((lightness, a, b)):
+def _sums(red, green, blue, pivot, out) -> None:
+    """Sums, and sums of squares, about a color."""
+    for place, channel in enumerate(lab_of(red, green, blue)):
+        channel = channel - pivot[place]
         out[place].copy_(channel.sum())
         out[place + 3].copy_((channel * channel).sum())
 
@@ -76,7 +83,7 @@ def _sums(red, green, blue, out) -> None:
 @compilable
 def _repaint(red, green, blue, settings, out_red, out_green, out_blue) -> None:
     lightness, a, b = lab_of(red, green, blue)
-    lightness = lightness * settings[0] + settings[3]
-    a, b = a * settings[1] + settings[4], b * settings[2] + settings[5]
+    lightness = (lightness - settings[3]) * settings[0] + settings[6]
+    a, b = (a - settings[4]) * settings[1] + settings[7], (b - settings[5]) * settings[2] + settings[8]
     for out, value in zip((out_red, out_green, out_blue), linear_rgb_of(lightness, a, b), strict=True):
         out.copy_((encoded_of(value, True) * 255 + 0.5).to(torch.uint8))

@@ -46,7 +46,11 @@ def fill(function, inputs: tuple[Tensor, ...], out: Tensor, *options, settings: 
 
     `settings` are tensors `(B,)`, one value a picture; the function gets them as planes, before those of `out`.
     """
-    if compiles(out) and interleaved(out):  # the compiler treats channels that lie between each other as one input
+    if not out.numel():
+        return None
+    if (
+        compiles(out) and interleaved(out) and not out.is_contiguous()
+    ):  # the compiler treats channels that lie between each other as one input
         apart = torch.empty(out.shape, dtype=out.dtype)
         fill(function, inputs, apart, *options, settings=settings)
         out.copy_(apart)

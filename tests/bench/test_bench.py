@@ -71,7 +71,9 @@ def test_goals_judge_both_ways():
         {"op": "palette of 5", "size": "12 MP", "contender": "ctlib", "median_ms": 80.0},
     ])  # fmt: skip
     verdicts = goals.verdicts(rows, "cpu")
-    assert list(verdicts.reached) == ["MISSED", "yes"] and list(verdicts.goal) == [">= 2", "<= 100"]
+    judged = verdicts[verdicts.reached != "not measured"]
+    assert list(judged.reached) == ["MISSED", "yes"] and list(judged.goal) == [">= 2", "<= 100"]
+    assert len(verdicts) == len(goals.GOALS["cpu"])
 
 
 def test_every_goal_names_a_task_that_is_measured():
@@ -97,5 +99,5 @@ def test_contenders_agree(task, monkeypatch):
     truth = case.truth(*case.inputs[0])
     for contender in case.contenders:
         error = (contender.read(contender.call(*case.inputs[0])).double() - truth).abs().max()
-        loose = {"OpenCV": 0.6}.get(contender.name, 2e-2 if "gradient" in case.op else 2e-3)
+        loose = {"OpenCV": 0.6}.get(contender.name, 1e-3 * truth.abs().max() if "gradient" in case.op else 2e-3)
         assert error <= loose, (contender.name, error)

@@ -32,6 +32,29 @@ def test_flat_pictures():
     assert np.array_equal(eight_bit.reinhard_lab(gray, red), np.broadcast_to(red[0, 0], gray.shape))
 
 
+def low_contrast():
+    """Pictures of several strips whose variance is a small difference of large sums."""
+    random, blue = np.random.default_rng(0), np.zeros((600, 600, 3), np.uint8)
+    blue[..., 2] = 255
+    blue[0, 0] = 0
+    flat = np.broadcast_to(np.uint8([250, 10, 240]), blue.shape).copy()
+    noise = flat + random.integers(-1, 2, flat.shape)
+    sky = random.normal([245, 245, 250], 0.5, (600, 900, 3)).round()
+    return {"one other pixel": blue, "flat": flat, "one level": noise.astype(np.uint8), "sky": sky.astype(np.uint8)}
+
+
+@pytest.mark.parametrize("name", low_contrast())
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_low_contrast(name, compiled):
+    if compiled and not launch.has_compiler():
+        pytest.skip("no C++ compiler on this machine")
+    source, reference = low_contrast()[name], pair()[1]
+    expected = methods.recolor_uint8("reinhard_lab", source, reference)
+    with ops.compile_cpu(compiled):
+        result = eight_bit.reinhard_lab(source, reference)
+    assert np.abs(result.astype(int) - expected).max() <= 1
+
+
 @pytest.mark.parametrize("flip", [False, True])
 def test_views_and_tiny_pictures(flip):
     source, reference = pair()
