@@ -132,7 +132,11 @@ def conversion_gradient(direction: str, size: str, device: str) -> Case:
     """The same, forward and backward."""
     forward = direction == "rgb_to_lab"
     ours, plain = getattr(ops, direction), getattr(color, direction)
-    make = lambda seed: (picture(size, device, seed),) if forward else (color.rgb_to_lab(picture(size, device, seed)),)  # noqa: E731
+
+    def make(seed):
+        x = picture(size, device, seed)
+        return (x if forward else color.rgb_to_lab(0.05 + 0.9 * x),)  # inside the gamut, at whose border it jumps
+
     inputs = _copies(make, device)
     contenders = _ways("ctlib", _pair(ours), device, _same, True)
     if find_spec("kornia"):
