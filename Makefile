@@ -30,7 +30,9 @@ lab: $(MADE)  ## JupyterLab on 127.0.0.1, token on
 	@jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks
 
 bench: $(MADE)  ## speed of the library on this machine
-	@for file in benchmarks/bench_*.py; do python $$file || exit 1; done
+	@python benchmarks/bench_ops.py --record
+	@python benchmarks/bench_palette.py
+	@python benchmarks/bench_recolor.py
 
 full:  ## the book with PROFILE=gpu: larger pictures, more time
 	@$(MAKE) book PROFILE=gpu

@@ -52,8 +52,14 @@ def in_threads(function: Callable, arguments: Sequence) -> Iterator:
     if workers < 2:
         yield from map(function, arguments)
         return
+    inference, grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+
+    def run(argument):
+        with torch.inference_mode(inference), torch.set_grad_enabled(grad):  # a thread begins without them
+            return function(argument)
+
     with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(function, arguments)
+        yield from pool.map(run, arguments)
 
 
 def tally(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

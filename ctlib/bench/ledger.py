@@ -69,11 +69,16 @@ def record(rows: pd.DataFrame, path: Path = PATH) -> None:
 
 
 def read(path: Path = PATH) -> pd.DataFrame:
-    """All runs on record; an empty table if there is none."""
-    return pd.read_csv(path) if path.exists() else pd.DataFrame()
+    """All runs on record.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no benchmark on record; make one with `make bench`")
+    return pd.read_csv(path)
 
 
 def latest(path: Path = PATH) -> pd.DataFrame:
     """The last row on record of each contender at each task, size and device."""
-    rows = read(path)
-    return rows if rows.empty else rows.drop_duplicates(["device", "op", "size", "contender"], keep="last")
+    return read(path).drop_duplicates(["device", "op", "size", "contender"], keep="last")

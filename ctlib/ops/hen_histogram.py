@@ -24,7 +24,8 @@ def hen_histogram(
     With $L' = L/100$ and $a'$, $b'$ scaled from the extremes of the sRGB cube to [0, 1], plane 0 is the hard joint
     histogram of $b'$ (rows) and $a'$ (columns), and plane $1 + k$ holds everywhere the share of pixels in bin $k$ of
     eight of $L'$. Both histograms sum to 1. A color on or beyond the border counts in the border bin, so that no pixel
-    is lost to rounding. Counts are exact, hence the same on every device, in any order of the pixels.
+    is lost to rounding; NaN counts in bin 0. Counts are exact, hence the same on every device, in any order of the
+    pixels.
 
     Args:
         lab: `(B, 3, ...)` float, CIELAB in natural units.
@@ -63,7 +64,7 @@ def hen_histogram(
     batch, regions = lab.shape[0], num_labels if by_label else 1
     counts = torch.ops.ctlib.hen_counts(
         lab.detach().reshape(batch, 3, -1) if lab.numel() else lab.new_empty(batch, 3, 0),
-        None if labels is None else labels.flatten(1),
+        None if labels is None else labels[..., None].flatten(1),
         regions,
     )
     dtype = torch.float64 if lab.dtype == torch.float64 else torch.float32
@@ -133,7 +134,7 @@ def _kernel(
     plane = lab + picture * 3 * pixels + here
     lightness = _block_bin(plane, exists, 0.0, 100.0, 8)
     a = _block_bin(plane + pixels, exists, a_low, a_width, 64)
-    b = _block_bin(plane + 2 * pixels, exists, b_low, b_width, 64)
+    b = _block_bin(plane + pixels + pixels, exists, b_low, b_width, 64)
 
     # Neighbouring pixels look alike: they go to different copies, or they would queue for the same address.
     size = regions * 4104

@@ -32,15 +32,15 @@ _FLOATS = (torch.float32, torch.bfloat16, torch.float64)
 
 
 def rgb_to_lab(rgb: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """sRGB to CIELAB (D65); differentiable once.
+    """sRGB to CIELAB (D65); differentiable once, in reverse mode.
 
     Args:
         rgb: `(B, 3, ...)`, channels first or last in memory. float32, bfloat16 or float64 sRGB in [0, 1]; or uint8
             sRGB levels 0 to 255, for which no gradient exists. Float values up to 1.25 follow the formula, to
             0.002 (a network may overshoot); larger ones are taken as 1.25.
-        out: tensor to write to, contiguous or channels last, with the shape of `rgb` and the dtype of the result. Not
-            differentiable. A fresh result of 12 megapixels costs more than the arithmetic: the system must find it
-            144 MB.
+        out: tensor to write to, contiguous or channels last, with the shape of `rgb` and the dtype of the result; it
+            may be `rgb` itself, but not overlap it in part. Not differentiable. A fresh result of 12 megapixels costs
+            more than the arithmetic: the system must find it 144 MB.
 
     Returns:
         `(B, 3, ...)` float32 (float64 for float64), laid out as `rgb`: L in [0, 100], a in [-86.2, 98.3], b in
@@ -62,7 +62,7 @@ def rgb_to_lab(rgb: Tensor, *, out: Tensor | None = None) -> Tensor:
 
 
 def lab_to_rgb(lab: Tensor, *, clip: bool = True, out: Tensor | None = None) -> Tensor:
-    """CIELAB (D65) to sRGB; differentiable once.
+    """CIELAB (D65) to sRGB; differentiable once, in reverse mode.
 
     Args:
         lab: `(B, 3, ...)` float32, bfloat16 or float64 in natural units, channels first or last in memory.
@@ -87,7 +87,7 @@ def lab_to_rgb(lab: Tensor, *, clip: bool = True, out: Tensor | None = None) -> 
 def _check(x: Tensor, name: str, dtypes: tuple[torch.dtype, ...]) -> None:
     if x.dtype not in dtypes:
         known = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
-        raise ValueError(f"{name}: expected {known}, got {x.dtype}; convert it, e.g. with ctlib.images.to_tensor")
+        raise ValueError(f"{name}: expected {known}, got {x.dtype}; convert it, e.g. with .float()")
     if x.ndim < 2 or x.shape[1] != 3:
         raise ValueError(f"{name}: expected 3 color channels on axis 1, (B, 3, ...), got shape {tuple(x.shape)}")
 
@@ -324,7 +324,8 @@ def _uncurve_slope_kernel(f):
 def linear_rgb_kernel_of(lightness, a, b):
     y = (lightness + 16) * (1 / 116)
     x = _uncurve_kernel(y + a * (1 / 500))
-    z = _uncurve_kernel(tl.maximum(y - b * (1 / 200), 0.0))
+    z = y - b * (1 / 200)
+    z = _uncurve_kernel(tl.where(z < 0, 0.0, z))
     y = _uncurve_kernel(y)
     red = 3.079980302271805 * x - 1.537151516271318 * y - 0.5428213080224701 * z
     green = -0.9212477523232383 * x + 1.8759900014898907 * y + 0.04524733951446599 * z
@@ -335,7 +336,7 @@ def linear_rgb_kernel_of(lightness, a, b):
 @jit
 def encoded_kernel_of(t, CLIP: tl.constexpr):
     if CLIP:
-        t = tl.minimum(tl.maximum(t, 0.0), 1.0)
+        t = tl.where(t < 0, 0.0, tl.where(t > 1, 1.0, t))  # unlike tl.maximum this leaves a NaN
     return tl.where(t > 0.0031308, 1.055 * power(tl.maximum(t, 0.0031308), 5 / 12) - 0.055, 12.92 * t)
 
 
@@ -430,7 +431,10 @@ def _table(device: torch.device) -> Tensor:
     return color.srgb_to_linear(torch.arange(256, dtype=torch.float32, device=device) * (1 / 255))
 
 
-_cached_table = cache(_table)
+@cache
+def _cached_table(device: torch.device) -> Tensor:
+    """Copied from the CPU, which waits for the copy: other streams may use it at once."""
+    return _table(torch.device("cpu")).to(device)
 
 
 # --- operators --------------------------------------------------------------------------------------------------------

@@ -45,11 +45,13 @@ def wrap_triton(kernel):
 
 
 class compile_cpu:  # noqa: N801  (a switch, used like torch.set_grad_enabled)
-    """Compile the CPU path of the ops, from here on or within a `with` block.
+    """Compile the CPU path of `rgb_to_lab`, `lab_to_rgb` and `shift_hue`, from here on or within a `with` block.
 
-    The first call of each op then takes 5 to 10 s (as good as none when torch's cache on disk has it), the later ones
-    run several times faster than eager torch; `notebooks/71_ops` measures both. Needs a C++ compiler. Code inside a
-    `torch.compile` of your own does not need the switch.
+    The others gain nothing from it and run as ever; `methods.recolor_uint8("reinhard_lab", ...)` does. The first call
+    of each op with a new dtype, layout or option takes 5 to 10 s, a second shape as much once more (next to nothing
+    where torch's cache on disk has it); later calls run several times faster than eager torch. `notebooks/71_ops`
+    measures both. Needs a C++ compiler. One switch for all threads, to be set by one of them. Code inside a
+    `torch.compile` of your own does not need it.
 
     Args:
         on: `False` switches back.
@@ -98,8 +100,8 @@ def compiles(x: Tensor) -> bool:
 def compilable(function: Callable) -> Callable:
     """A CPU function of tensors and numbers that runs compiled, for any size, while `compile_cpu` is on.
 
-    Each kind of input (dtypes, layouts, options) has a compiled function of its own: torch gives up on one that meets
-    too many kinds. Give it tensors of one axis: only then does one loop come of it.
+    Each kind of input (dtypes, layouts, options, and the modes torch is in) has a compiled function of its own: torch
+    gives up on one that meets too many kinds. Give it tensors of one axis: only then does one loop come of it.
     """
 
     @cache  # torch.compile itself imports for a second
@@ -116,7 +118,10 @@ def compilable(function: Callable) -> Callable:
     @wraps(function)
     def run(*args):
         first = next(arg for arg in args if isinstance(arg, Tensor))
-        return compiled(*map(_kind, args))(*args) if compiles(first) else function(*args)
+        if not compiles(first):
+            return function(*args)
+        state = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_num_threads()
+        return compiled(*state, *map(_kind, args))(*args)
 
     return run
 

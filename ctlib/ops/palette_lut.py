@@ -35,7 +35,8 @@ def lookup(lut: Tensor, rgb: Tensor, deterministic: bool = False) -> Tensor:
     Raises:
         ValueError: `lut` or `rgb` has the wrong shape or is not float.
     """
-    if lut.ndim != 4 or lut.shape[0] != 3 or not lut.shape[1] == lut.shape[2] == lut.shape[3] in range(2, 257):
+    nodes = lut.shape[1] if lut.ndim == 4 else 0
+    if not 2 <= nodes <= 256 or lut.shape[0] != 3 or lut.shape[2] != nodes or lut.shape[3] != nodes:
         raise ValueError(f"lut: expected shape (3, N, N, N) with N from 2 to 256, got {tuple(lut.shape)}")
     if not lut.is_floating_point():
         raise ValueError(f"lut: expected a float table, got {lut.dtype}; convert it with .float()")
@@ -155,7 +156,7 @@ def _colors(rgb, base, plane, inside, nodes):
     """Corner and place of a block of colors."""
     red = tl.load(rgb + base, mask=inside, other=0).to(tl.float32)
     green = tl.load(rgb + base + plane, mask=inside, other=0).to(tl.float32)
-    blue = tl.load(rgb + base + 2 * plane, mask=inside, other=0).to(tl.float32)
+    blue = tl.load(rgb + base + plane + plane, mask=inside, other=0).to(tl.float32)
     i, u = _axis(red, nodes)
     j, v = _axis(green, nodes)
     k, w = _axis(blue, nodes)
@@ -180,7 +181,7 @@ def _look_up_kernel(table, rgb, out, size, blocks, nodes, BLOCK: tl.constexpr):
         weight = (u if number & 4 else 1 - u) * (v if number & 2 else 1 - v) * (w if number & 1 else 1 - w)
         place = corner + ((number >> 2) * nodes + (number >> 1 & 1)) * nodes + (number & 1)
         mixed += weight[:, None] * tl.load(table + place[:, None] * 4 + channel)  # one load of 16 bytes
-    tl.store(out + base[:, None] + channel * size, mixed, mask=inside[:, None] & (channel < 3))
+    tl.store(out + base[:, None] + channel.to(tl.int64) * size, mixed, mask=inside[:, None] & (channel < 3))
 
 
 @jit
@@ -189,7 +190,7 @@ def _grad_rgb_kernel(table, rgb, grad, out, size, blocks, nodes, BLOCK: tl.const
     corner, u, v, w, red, green, blue = _colors(rgb, base, size, inside, nodes)
     channel = tl.arange(0, 4)[None, :]
     real = inside[:, None] & (channel < 3)
-    slope = tl.load(grad + base[:, None] + channel * size, mask=real, other=0).to(tl.float32) * (nodes - 1)
+    slope = tl.load(grad + base[:, None] + channel.to(tl.int64) * size, mask=real, other=0).to(tl.float32) * (nodes - 1)
     by_red = tl.zeros((BLOCK,), tl.float32)
     by_green = tl.zeros((BLOCK,), tl.float32)
     by_blue = tl.zeros((BLOCK,), tl.float32)
@@ -204,7 +205,7 @@ def _grad_rgb_kernel(table, rgb, grad, out, size, blocks, nodes, BLOCK: tl.const
         by_blue += along * x * y if number & 1 else -along * x * y
     tl.store(out + base, tl.where((red >= 0) & (red <= 1), by_red, 0.0), mask=inside)
     tl.store(out + base + size, tl.where((green >= 0) & (green <= 1), by_green, 0.0), mask=inside)
-    tl.store(out + base + 2 * size, tl.where((blue >= 0) & (blue <= 1), by_blue, 0.0), mask=inside)
+    tl.store(out + base + size + size, tl.where((blue >= 0) & (blue <= 1), by_blue, 0.0), mask=inside)
 
 
 @jit
@@ -215,7 +216,7 @@ def _grad_lut_kernel(
     corner, u, v, w, _, _, _ = _colors(rgb, base, size, inside, nodes)
     channel = tl.arange(0, 4)[None, :]
     real = inside[:, None] & (channel < 3)
-    share = tl.load(grad + base[:, None] + channel * size, mask=real, other=0).to(tl.float32)
+    share = tl.load(grad + base[:, None] + channel.to(tl.int64) * size, mask=real, other=0).to(tl.float32)
     if FIXED:
         share *= tl.load(scale)
     sums += (tl.program_id(0) % copies).to(tl.int64) * nodes * nodes * nodes * 4

@@ -15,7 +15,7 @@ def result_dtype(x: Tensor) -> torch.dtype:
 
 def interleaved(x: Tensor) -> bool:
     """Whether the channels of a pixel lie side by side, as in channels_last."""
-    single = x.numel() == 3 * len(x)  # one pixel a picture: both at once
+    single = x.numel() == 3 * x.shape[0]  # one pixel a picture: both at once
     return x.movedim(1, -1).is_contiguous() and (single or not x.is_contiguous())
 
 
@@ -81,7 +81,7 @@ def launch_pixels(kernel, *tensors: Tensor, apart: bool = False, **constants) ->
     if x.numel() == 0:
         return
     last = interleaved(x)
-    pictures = 1 if last and not apart else len(x)  # if interleaved, they follow each other as pixels do
+    pictures = 1 if last and not apart else x.shape[0]  # if interleaved, they follow each other as pixels do
     plane = x.numel() // (3 * pictures)
     bound = 3 * plane if last else plane
     blocks = -(-plane // _BLOCK)

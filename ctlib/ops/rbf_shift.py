@@ -55,6 +55,9 @@ def rbf_shift(lab: Tensor, palette: Tensor, new_palette: Tensor) -> Tensor:
             f"new_palette: has {new_palette.shape[-2]} colors, the palette {palette.shape[-2]}; give one for each"
         )
     if lab.ndim == 2:  # colors without pictures
+        palette, new_palette = (
+            each[0] if each.ndim == 3 and len(each) == 1 else each for each in (palette, new_palette)
+        )
         if palette.ndim == new_palette.ndim == 2:
             return rbf_shift(lab.T[None], palette, new_palette)[0].T.contiguous()
         return rbf_shift(lab[..., None], palette, new_palette)[..., 0]
@@ -108,7 +111,9 @@ def _square_distance(colors: Tensor, palette: Tensor) -> Tensor:
 
 def _shift(colors: Tensor, palette: Tensor, inverse: Tensor, sharpness: Tensor, moves: Tensor) -> Tensor:
     colors = colors.to(palette.dtype)
-    return colors + moves.mT @ blend_weights(_square_distance(colors, palette), inverse, sharpness[:, None, None])
+    with torch.autocast(colors.device.type, enabled=False):
+        weights = blend_weights(_square_distance(colors, palette), inverse, sharpness[:, None, None])
+        return colors + moves.mT @ weights
 
 
 def _shift_grad(
@@ -123,12 +128,13 @@ def _shift_grad(
     colors, grad, s = colors.to(palette.dtype), grad.to(palette.dtype), sharpness[:, None, None]
     squared = _square_distance(colors, palette)
     phi = torch.exp(-s * (squared - squared.amin(dim=1, keepdim=True)))
-    raw = inverse @ phi
-    total = raw.clamp(min=0).sum(1, keepdim=True)
-    weights = raw.clamp(min=0) / total
-    gain = moves @ grad
-    gain = torch.where(raw > 0, (gain - (weights * gain).sum(1, keepdim=True)) / total, 0)
-    return grad + 2 * s * (palette.mT @ (phi * (inverse.mT @ gain))), weights @ grad.mT
+    with torch.autocast(colors.device.type, enabled=False):
+        raw = inverse @ phi
+        total = raw.clamp(min=0).sum(1, keepdim=True)
+        weights = raw.clamp(min=0) / total
+        gain = moves @ grad
+        gain = torch.where(raw > 0, (gain - (weights * gain).sum(1, keepdim=True)) / total, 0)
+        return grad + 2 * s * (palette.mT @ (phi * (inverse.mT @ gain))), weights @ grad.mT
 
 
 # kernels
@@ -164,7 +170,7 @@ def _shift_kernel(
     picture, base, inside = block_of(blocks, size, BLOCK)
     L = tl.load(lab + base, mask=inside, other=0).to(tl.float32)
     a = tl.load(lab + base + size, mask=inside, other=0).to(tl.float32)
-    b = tl.load(lab + base + 2 * size, mask=inside, other=0).to(tl.float32)
+    b = tl.load(lab + base + size + size, mask=inside, other=0).to(tl.float32)
     s = tl.load(sharpness + picture)
     raw, _ = _weigh(L, a, b, palette + picture * K * 3, inverse + picture * K * K, s, K, KP, BLOCK)
     weights = tl.maximum(raw, 0.0)
@@ -176,7 +182,7 @@ def _shift_kernel(
     b += share * tl.sum(weights * tl.load(move + 2, mask=row < K, other=0)[:, None], axis=0)
     tl.store(out + base, L, mask=inside)
     tl.store(out + base + size, a, mask=inside)
-    tl.store(out + base + 2 * size, b, mask=inside)
+    tl.store(out + base + size + size, b, mask=inside)
 
 
 @jit
@@ -187,10 +193,10 @@ def _shift_grad_kernel(
     picture, base, inside = block_of(blocks, size, BLOCK)
     L = tl.load(lab + base, mask=inside, other=0).to(tl.float32)
     a = tl.load(lab + base + size, mask=inside, other=0).to(tl.float32)
-    b = tl.load(lab + base + 2 * size, mask=inside, other=0).to(tl.float32)
+    b = tl.load(lab + base + size + size, mask=inside, other=0).to(tl.float32)
     gL = tl.load(grad + base, mask=inside, other=0).to(tl.float32)
     ga = tl.load(grad + base + size, mask=inside, other=0).to(tl.float32)
-    gb = tl.load(grad + base + 2 * size, mask=inside, other=0).to(tl.float32)
+    gb = tl.load(grad + base + size + size, mask=inside, other=0).to(tl.float32)
     s = tl.load(sharpness + picture)
     palette += picture * K * 3
     inverse += picture * K * K
@@ -218,7 +224,7 @@ def _shift_grad_kernel(
         gb += pull * tl.load(palette + 3 * j + 2)
     tl.store(out + base, gL, mask=inside)
     tl.store(out + base + size, ga, mask=inside)
-    tl.store(out + base + 2 * size, gb, mask=inside)
+    tl.store(out + base + size + size, gb, mask=inside)
 
 
 # registration

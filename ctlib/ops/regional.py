@@ -11,7 +11,7 @@ The kernels read contiguous `(B, C, H, W)`; other layouts, channels_last too, ar
 import torch
 from torch import Tensor
 
-from .launch import jit, takes_kernel, tl, triton, wrap_triton
+from ctlib.ops.launch import jit, takes_kernel, tl, triton, wrap_triton
 
 _TILE = 4096  # elements that a program holds in registers: channels x pixels
 _PROGRAMS = 2048  # enough to keep any GPU busy; more only make more partial results
@@ -202,7 +202,8 @@ def _arguments(
 
 
 def _inside(labels: Tensor, regions: int) -> Tensor:
-    return torch.where((labels >= 0) & (labels < regions), labels, regions).long()[:, None]
+    labels = labels.long()  # first: 256 regions are more than a byte can count
+    return torch.where((labels >= 0) & (labels < regions), labels, regions)[:, None]
 
 
 def _sums(values: Tensor, index: Tensor, regions: int) -> Tensor:
@@ -243,6 +244,8 @@ def _affine_reference(
         index = _inside(labels, scale.shape[1])
         center, shift = (_spread(value, index, x.shape[1], 0.0) for value in (center, shift))
         y = (wide - center) * _spread(scale, index, x.shape[1], float(keep)) + shift
+        if not keep:  # a NaN outside all regions would stay one
+            y = torch.where(index == scale.shape[1], 0, y)
     return y.to(x.dtype).contiguous()
 
 
@@ -367,7 +370,10 @@ def _affine_kernel(
     center = tl.load(center_ptr + region, mask=own, other=0)
     scale = tl.load(scale_ptr + region, mask=own, other=1 if KEEP else 0)
     shift = tl.load(shift_ptr + region, mask=own, other=0)
-    tl.store(y_ptr + at, (x - center) * scale + shift, mask=inside)
+    y = (x - center) * scale + shift
+    if not KEEP:  # a NaN outside all regions would stay one
+        y = tl.where(own, y, 0.0)
+    tl.store(y_ptr + at, y, mask=inside)
 
 
 @jit

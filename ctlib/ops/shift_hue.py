@@ -30,7 +30,8 @@ def shift_hue(rgb: Tensor, shift: Tensor | float, saturation: Tensor | float = 1
         changed picture.
 
     Raises:
-        ValueError: wrong dtype or shape, `rgb` that requires a gradient, or not one value a picture.
+        ValueError: wrong dtype or shape, an argument that requires a gradient, not one value a picture, or a number
+            below 0 for the saturation.
 
     Example:
         >>> red = torch.tensor([[1.0, 0, 0]])
@@ -41,8 +42,11 @@ def shift_hue(rgb: Tensor, shift: Tensor | float, saturation: Tensor | float = 1
         raise ValueError(f"rgb: expected uint8, float32, bfloat16 or float64, got {rgb.dtype}; convert it first")
     if rgb.ndim < 2 or rgb.shape[1] != 3:
         raise ValueError(f"rgb: expected 3 color channels on axis 1, (B, 3, ...), got shape {tuple(rgb.shape)}")
-    if rgb.requires_grad and torch.is_grad_enabled():
-        raise ValueError("rgb: shift_hue is augmentation and has no gradient; pass rgb.detach()")
+    for name, given in (("rgb", rgb), ("shift", shift), ("saturation", saturation)):
+        if isinstance(given, Tensor) and given.requires_grad and torch.is_grad_enabled():
+            raise ValueError(f"{name}: shift_hue is augmentation and has no gradient; pass {name}.detach()")
+    if not isinstance(saturation, Tensor) and saturation < 0:
+        raise ValueError(f"saturation: expected a factor of at least 0, got {saturation}")
     return _shift_hue(rgb, _one_a_picture(shift, rgb, "shift"), _one_a_picture(saturation, rgb, "saturation"))
 
 
@@ -98,7 +102,7 @@ def _kernel(rgb, table, shift, saturation, out, plane, bound, blocks, INTERLEAVE
         red, green, blue = red.to(tl.float32), green.to(tl.float32), blue.to(tl.float32)
         lin_red, lin_green, lin_blue = linear_kernel_of(red), linear_kernel_of(green), linear_kernel_of(blue)
     lightness, _, _ = lab_from_linear(lin_red, lin_green, lin_blue)
-    value = tl.maximum(tl.maximum(red, green), blue)
+    value = tl.maximum(tl.maximum(red, green), blue) + 0 * (red + green + blue)  # a maximum alone hides a NaN
     chroma = value - tl.minimum(tl.minimum(red, green), blue)
     safe = tl.where(chroma > 0, chroma, 1.0)
     other = tl.where(green == value, 2 + (blue - red) / safe, 4 + (red - green) / safe)

@@ -66,7 +66,7 @@ def soft_histogram(
         `(B, n, ...)` with D axes of n bins, in the order of the channels: `[b, i, j]` is bin i of the first channel and
         bin j of the second. With labels `(B, num_labels, n, ...)`; a region without pixels is all zeros. float32, or
         float64 for float64. Differentiable once in `values`, with gradient 0 at the kinks of a triangle. A NaN among
-        the values shows as NaN in the histogram (not with `deterministic`, which has no place for it).
+        the values shows as NaN in the histogram (not with `deterministic`, where its pixel adds nothing).
 
     Raises:
         ValueError: wrong shape, type, or name of a kernel or of centres; labels without their number.
@@ -89,14 +89,15 @@ def soft_histogram(
         raise ValueError(f'kernel: expected "triangular" or "gaussian", got {kernel!r}')
     if centers not in ("official", "unity"):
         raise ValueError(f'centers: expected "official" or "unity", got {centers!r}')
-    if not sigma > 0:
+    if not 0 < sigma < float("inf"):
         raise ValueError(f"sigma: expected a positive number of bin spacings, got {sigma}")
     check_labels(values, labels, num_labels)
+    deterministic = deterministic or torch.are_deterministic_algorithms_enabled()
 
     batch, axes = values.shape[:2]
     hist, _ = torch.ops.ctlib.soft_histogram(
         values.reshape(batch, axes, -1) if values.numel() else values.new_empty(batch, axes, 0),
-        None if labels is None else labels.flatten(1),
+        None if labels is None else labels[..., None].flatten(1),
         1 if labels is None else num_labels,
         bins,
         kernel,
@@ -233,7 +234,7 @@ def _reference(values: Tensor, labels: Tensor | None, regions: int, window: _Win
             weight = math.prod((weights[a][steps[a]] for a in range(1, axes)), start=weights[0][steps[0]])
             if inside is not None:
                 weight = torch.where(inside, weight, 0)
-            total[offset:].index_add_(0, cell, (weight * _ONE).long() if deterministic else weight)
+            total[offset:].index_add_(0, cell, (weight.nan_to_num(0) * _ONE).long() if deterministic else weight)
     return _mean(total.view(batch, regions, window.bins**axes), counts.view(batch, regions), dtype)
 
 
@@ -308,7 +309,7 @@ def _pixels(
         y, first = _axis(plane + pixels, exists, shift, SPAN, BINS - TAPS)
         cell = cell * BINS + first
     if AXES > 2:
-        z, first = _axis(plane + 2 * pixels, exists, shift, SPAN, BINS - TAPS)
+        z, first = _axis(plane + pixels + pixels, exists, shift, SPAN, BINS - TAPS)
         cell = cell * BINS + first
     return valid, region, cell, x, y, z
 
@@ -389,7 +390,7 @@ def _scatter_kernel(
             weight *= _tap_weight(z - step, slope, GAUSSIAN)
         weight = tl.where(valid, weight, 0.0)
         if FIXED:
-            weight = (weight * 4294967296.0).to(tl.int64)
+            weight = (tl.where(weight == weight, weight, 0.0) * 4294967296.0).to(tl.int64)
         if low == high:
             tl.atomic_add(alone + offset, tl.sum(weight, 0))
         else:
@@ -454,7 +455,7 @@ def _gather_kernel(
     if AXES > 1:
         tl.store(out + pixels, tl.where(valid, by_y * SPAN, 0.0), mask=written)
     if AXES > 2:
-        tl.store(out + 2 * pixels, tl.where(valid, by_z * SPAN, 0.0), mask=written)
+        tl.store(out + pixels + pixels, tl.where(valid, by_z * SPAN, 0.0), mask=written)
 
 
 # The ops.

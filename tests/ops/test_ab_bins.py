@@ -225,3 +225,9 @@ def test_compiles_for_an_h200(kernel, signature, constants, wide):
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_annealed_mean_of_no_preference_is_the_mean_of_the_bins_also_under_autocast():
+    with torch.autocast("cpu", torch.bfloat16):
+        ab = annealed_mean(torch.zeros(1, 313, 1, 1))
+    torch.testing.assert_close(ab.flatten(), AB_BINS.mean(0).float())

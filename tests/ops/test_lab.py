@@ -216,6 +216,9 @@ def test_compiled_path_agrees():
             assert (ops.rgb_to_lab(x) - truth).abs().max() < TOLERANCE
         out = torch.empty_like(rgb)
         assert (ops.lab_to_rgb(ops.rgb_to_lab(rgb), out=out) - rgb).abs().max() < 3e-5
+        for name in ("pixel", "empty_batch", "no_pixels", "list_of_colors", "odd_channels_last"):
+            x = pictures()[name]
+            assert torch.allclose(ops.rgb_to_lab(x).double(), color.rgb_to_lab(x.double()), atol=TOLERANCE)
         leaf = rgb.clone().requires_grad_()
         ops.lab_to_rgb(ops.rgb_to_lab(leaf)).sum().backward()
     assert torch.allclose(leaf.grad, torch.ones_like(leaf), atol=1e-2)  # there and back is the identity
@@ -279,6 +282,13 @@ def test_kernel_dtypes_and_out(device):
     out = torch.full_like(half, torch.nan, dtype=torch.float32)
     ops.rgb_to_lab(half, out=out)
     assert torch.allclose(out.double(), color.rgb_to_lab(half.double()), atol=TOLERANCE)
+
+
+@pytest.mark.kernel
+def test_kernel_shows_nan(device):
+    lab_ = torch.tensor([[torch.nan, 0, 0], [50, torch.nan, 0], [50, 0, torch.nan]], device=device)
+    assert ops.lab_to_rgb(lab_).isnan().any(1).all() and ops.rgb_to_lab(lab_ / 100).isnan().any(1).all()
+    assert ops.shift_hue(lab_ / 100, 0.2).isnan().any(1).all()
 
 
 @pytest.mark.kernel

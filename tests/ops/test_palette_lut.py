@@ -325,3 +325,24 @@ def test_compiles_for_hopper(kernel, signature, constants):
 def test_bad_input(call, says):
     with pytest.raises(ValueError, match=says):
         call()
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_threads_work_in_the_callers_mode(mode):
+    table, rgb = random(3, 5, 5, 5), random(1, 3, 200, 200)
+    with mode():
+        assert torch.equal(lookup(table, rgb), lookup(table.clone(), rgb))
+
+
+def test_autocast_changes_nothing():
+    lab = colors_lab(1, 3, 9, 9).float()
+    plain = rbf_shift(lab, PALETTE, edited())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(rbf_shift(lab, PALETTE, edited()), plain)
+
+
+def test_a_table_of_another_size_traces():
+    traced = torch.compile(lookup, fullgraph=True, backend="aot_eager")
+    for nodes in (5, 9):
+        table, rgb = random(3, nodes, nodes, nodes), random(1, 3, 6, 6)
+        torch.testing.assert_close(traced(table, rgb), lookup(table, rgb))

@@ -247,3 +247,25 @@ def test_compiles_for_an_h200(name, picture, labels):
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call(*pictures())
+
+
+@pytest.mark.parametrize("kind, regions", [(torch.uint8, 256), (torch.int8, 127), (torch.int32, 3)])
+def test_labels_of_any_width(kind, regions):
+    x, labels = torch.arange(12.0).reshape(1, 2, 6), torch.tensor([[0, 1, 1, 0, 2, 2]], dtype=kind)
+    count, mean, _ = regional_stats(x, labels, regions)
+    assert count[0, :3].tolist() == [2, 2, 2] and mean[0, :3, 0].tolist() == [1.5, 1.5, 4.5]
+
+
+def test_what_belongs_to_no_region_may_be_nan():
+    x = torch.tensor([[[1.0, 2, 3, torch.nan, torch.inf]]], requires_grad=True)
+    _, mean, var = regional_stats(x, torch.tensor([[0, 0, 0, -1, -1]]), 1)
+    (mean + var).sum().backward()
+    assert torch.isfinite(x.grad).all() and (x.grad[..., 3:] == 0).all()
+
+
+@pytest.mark.kernel
+def test_kernel_leaves_nan_outside_all_regions(device):
+    x = torch.tensor([[[1.0, 2, 3, torch.nan, torch.inf]]], device=device, requires_grad=True)
+    _, mean, var = regional_stats(x, torch.tensor([[0, 0, 0, -1, -1]], device=device), 1)
+    (mean + var).sum().backward()
+    assert torch.isfinite(x.grad).all() and (x.grad[..., 3:] == 0).all()

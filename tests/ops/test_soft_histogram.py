@@ -173,3 +173,14 @@ def test_compiles_for_hopper(kernel, signature, constants):
 def test_bad_input_is_named(change, name):
     with pytest.raises(ValueError, match=name):
         soft_histogram(**({"values": torch.zeros(1, 2, 3), "bins": 4} | change))
+
+
+def test_nan_with_deterministic_adds_nothing():
+    hist = soft_histogram(torch.tensor([[[torch.nan, 0.5]]]), 4, centers="unity", deterministic=True)
+    torch.testing.assert_close(hist, soft_histogram(torch.tensor([[[0.5]]]), 4, centers="unity") / 2)
+
+
+def test_labels_of_single_colors():
+    values = torch.rand(4, 2)
+    labeled = soft_histogram(values, 4, labels=torch.zeros(4, dtype=torch.long), num_labels=1)
+    torch.testing.assert_close(labeled[:, 0], soft_histogram(values, 4))
