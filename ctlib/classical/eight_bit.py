@@ -55,20 +55,15 @@ def _moments_of(image: np.ndarray, name: str) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the CIELAB channels, each `(3,)` float64."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(f"{name}: expected an 8-bit picture (H, W, 3) with pixels, got {image.dtype} {image.shape}")
-    count, mean, square = 0, torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    # sums about the middle of the picture: about a far point, a flat sky loses its small variance to rounding
+    few = torch.from_numpy(np.ascontiguousarray(image.reshape(-1, 3)[:: max(1, image.size // 3000)]))
+    pivot = torch.stack(lab_of(*few.T)).median(dim=1).values
+    sums, part = torch.zeros(6, dtype=torch.float64), torch.empty(6)
     for strip in _strips(image):
-        planes, part = _planes(strip), torch.empty(6)
-        # sums about its middle: about a far point, a flat sky loses its small variance to rounding
-        few = max(1, strip.shape[1] // 1000)
-        pivot = torch.stack(lab_of(*(plane[::few] for plane in planes))).median(dim=1).values
-        _sums(*planes, pivot, part)
-        own_mean, own_square = part.double().reshape(2, 3) / strip.shape[1]
-        own_square = (own_square - own_mean.square()).clamp(min=0)
-        apart = own_mean + pivot.double() - mean
-        share = strip.shape[1] / (count + strip.shape[1])
-        square = (1 - share) * square + share * own_square + share * (1 - share) * apart.square()
-        mean, count = mean + share * apart, count + strip.shape[1]
-    return mean, square.sqrt()
+        _sums(*_planes(strip), pivot, part)
+        sums += part
+    mean, square = sums.reshape(2, 3) / (image.size // 3)
+    return mean + pivot.double(), (square - mean.square()).clamp(min=0).sqrt()
 
 
 @compilable
