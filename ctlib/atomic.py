@@ -42,5 +42,20 @@ def replacing(path: Path | str) -> Iterator[Path]:
         # mkstemp makes files that only their owner can read; take those of the old file, or the usual ones
         temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_UMASK)
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the new name itself to the disk: without it a power cut can undo the rename."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(handle)
+    except OSError:  # some network file systems sync no folders
+        pass
+    finally:
+        os.close(handle)

@@ -107,6 +107,37 @@ def list_methods() -> None:
         print(f"{name:{width}}  {method.family:12}  {method.title}")
 
 
+@app.command()
+@_one_line_errors
+def train(
+    recipe: Annotated[str, typer.Argument(help="what to train: histogram_analogy")],
+    folder: Annotated[Path, typer.Argument(help="gets checkpoints and weights; an interrupted training goes on there")],
+    options: Annotated[
+        Path | None, typer.Option("--file", "-f", help="YAML file, e.g. notebooks/profiles/paper/20_...yml")
+    ] = None,
+    parameter: Annotated[list[str] | None, typer.Option("--parameter", "-p", help="name=value, over the file")] = None,
+) -> None:
+    """Train a network, on several processes with `torchrun --nproc_per_node N -m ctlib.cli train ...`."""
+    import importlib
+
+    import yaml
+
+    known = ["histogram_analogy"]
+    if recipe not in known:
+        raise ValueError(f"unknown recipe {recipe!r}; known: {', '.join(known)}")
+    module = importlib.import_module(f"ctlib.recipes.{recipe}")
+    values = (yaml.safe_load(options.read_text(encoding="utf-8")) or {}) if options else {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{options}: must hold `name: value` lines")
+    for pair in parameter or []:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"{pair!r}: a parameter is given as name=value")
+        values[name] = yaml.safe_load(value)
+    _, history = module.run(folder, **values)
+    print(f"{folder}: step {history[-1]['step']}, loss {history[-1]['loss']:.5f}")
+
+
 @data_app.command("list")
 @_one_line_errors
 def data_list() -> None:

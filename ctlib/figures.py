@@ -10,6 +10,7 @@ import inspect
 import io
 import math
 import textwrap
+import time
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
@@ -203,3 +204,49 @@ def table(rows: Sequence[Mapping], *, index: str = "method", caption: str = "", 
         mark = styler.highlight_max if metric.better == "higher" else styler.highlight_min
         styler = mark(subset=pd.IndexSlice[contest, [names[column]]], props="font-weight:bold")
     return styler.set_caption(caption) if caption else styler
+
+
+def curve(history: Sequence[Mapping], names: Sequence[str] = ("loss",), *, width: float = 6.0) -> Figure:
+    """Training curves on a logarithmic axis, thin as logged, thick as a running mean.
+
+    Args:
+        history: what `ctlib.train.fit` returns.
+        names: which of its numbers.
+        width: of the figure, in inches.
+    """
+    figure, axis = plt.subplots(figsize=(width, 0.45 * width))
+    steps = [row["step"] for row in history]
+    for name in names:
+        values = pd.Series([row[name] for row in history])
+        (line,) = axis.plot(steps, values, linewidth=0.6, alpha=0.5)
+        axis.plot(steps, values.ewm(span=10).mean(), color=line.get_color(), label=name.replace("_", " "))
+    axis.set(xlabel="step", yscale="log")
+    axis.grid(which="both")
+    axis.legend()
+    return figure
+
+
+def in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this process."""
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return False
+    return getattr(get_ipython(), "kernel", None) is not None
+
+
+class LiveCurve:
+    """A curve that is drawn anew in its place while a training runs in a notebook, at most every two seconds."""
+
+    def __init__(self):
+        from IPython.display import display
+
+        self.handle, self.drawn = display(display_id=True), 0.0
+
+    def update(self, history: Sequence[Mapping]) -> None:
+        if self.handle is None or len(history) < 2 or time.monotonic() - self.drawn < 2:
+            return
+        figure = curve(history)
+        self.handle.update(figure)
+        plt.close(figure)
+        self.drawn = time.monotonic()

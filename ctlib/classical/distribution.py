@@ -272,7 +272,7 @@ def sliced_transport(
     for _ in range(iterations):
         thetas = functional.normalize(torch.randn(directions, 3, generator=generator, dtype=torch.float64), dim=1)
         projections = (torch.einsum("tc,bcn->tbn", thetas.to(part), part) for part in (moving, target))
-        curves = [_match_sorted(*pair, levels) for pair in zip(*projections, strict=True)]
+        curves = [match_sorted(*pair, levels) for pair in zip(*projections, strict=True)]
         steps.append(_Step(thetas, thetas.T * (3 / directions), curves))
         moving = steps[-1](moving)
     return _replay(steps, fitted=len(moving))
@@ -292,7 +292,7 @@ def _draw(colors: Tensor, weights: Tensor | None, samples: int, generator: torch
     return colors.gather(2, index[:, None].expand(-1, 3, -1))
 
 
-def _match_sorted(values: Tensor, wanted: Tensor, levels: int) -> Curve:
+def match_sorted(values: Tensor, wanted: Tensor, levels: int) -> Curve:
     """The curve that takes the quantiles of `(B, N)` values to those of `(B, M)` wanted ones."""
     have, want = values.detach().sort(dim=1).values, wanted.detach().sort(dim=1).values
     low, high = have[:, :1], have[:, -1:]

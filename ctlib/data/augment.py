@@ -8,11 +8,12 @@ Taught in: notebooks/03_augment_pairs.
 """
 
 import math
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ctlib import check, color
+from ctlib import check, checkpoints, color, ops
 
 
 def _per_picture(value: Tensor | float, rgb: Tensor, name: str) -> Tensor:
@@ -92,8 +93,13 @@ def clip_rate(lab: Tensor) -> Tensor:
     return (~color.in_gamut(check.colors(lab, "lab"), tolerance=0.5 / 255)).flatten(1).double().mean(dim=1)
 
 
+#: what one retouching draws: exposure, temperature, tint, contrast, gamma, saturation; a and b of the toned shadows and
+#: highlights; three weights of the 3D-LUT model
+KNOBS = 13
+
+
 def retouch(rgb: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
-    """Retouch like a photographer, at random: exposure and white balance in linear light, contrast, saturation.
+    """Retouch like a photographer, at random, see `retouch_by`.
 
     Args:
         rgb: `(B, 3, H, W)` sRGB in [0, 1].
@@ -106,12 +112,61 @@ def retouch(rgb: Tensor, generator: torch.Generator, strength: float = 1.0) -> T
     check.rgb(rgb, "rgb")
     if not math.isfinite(strength):
         raise ValueError(f"strength: must be finite, got {strength}")
-    draw = torch.randn(len(rgb), 5, generator=generator).to(rgb) * strength
-    exposure, temperature, tint, contrast, saturation = draw[:, :, None, None].unbind(1)
+    return retouch_by(rgb, torch.randn(len(rgb), KNOBS, generator=generator) * strength)
+
+
+def retouch_by(rgb: Tensor, knobs: Tensor, luts: Tensor | None = None) -> Tensor:
+    r"""Exposure and white balance in linear light, then a tone curve, saturation and split toning in CIELAB.
+
+    The tone curve is a power $L^{2^{-g/4}}$ followed by an S (contrast). Split toning adds one color to shadows and
+    another to highlights. With `luts`, the picture first goes through the 3D-LUT model that Zeng et al. (TPAMI 2020)
+    trained on FiveK's expert C, with weights drawn around those that its classifier chooses on average.
+
+    Args:
+        rgb: `(B, 3, H, W)` sRGB in [0, 1].
+        knobs: `(B, KNOBS)`, standard normal for a visible edit, zeros for none.
+        luts: `(3, 3, N, N, N)` basis tables, see `fivek_luts`; without them the last three knobs do nothing.
+
+    Returns:
+        `(B, 3, H, W)` sRGB in [0, 1].
+    """
+    knobs = knobs.to(rgb)
+    exposure, temperature, tint, contrast, gamma, saturation = knobs[:, :6, None, None].unbind(1)
+    if luts is not None:
+        rgb = _looked_up(rgb, knobs[:, 10:], luts.to(rgb))
     gains = torch.stack([0.25 * temperature, -0.10 * tint, -0.25 * temperature], dim=1)
     lin_rgb = color.srgb_to_linear(rgb) * torch.exp2(0.4 * exposure[:, None] + gains)
     lab = color.rgb_to_lab(color.linear_to_srgb(lin_rgb).clamp(0, 1))
-    lightness = lab[:, :1] / 100
+    lightness = (lab[:, :1] / 100).clamp(1e-6, 1) ** torch.exp2(-0.25 * gamma[:, None])
     bend = (0.35 * contrast[:, None]).clamp(-0.9, 0.9)  # below 1 in size the curve still rises everywhere
     lightness = lightness + bend * lightness * (1 - lightness) * (2 * lightness - 1)
-    return color.lab_to_rgb(torch.cat([100 * lightness, lab[:, 1:] * torch.exp2(0.35 * saturation[:, None])], dim=1))
+    shadows, highlights = knobs[:, 6:8, None, None], knobs[:, 8:10, None, None]
+    tone = 2.5 * (shadows * (1 - lightness) ** 2 + highlights * lightness**2)
+    tone = tone * 4 * lightness * (1 - lightness)  # black and white stay neutral
+    ab = lab[:, 1:] * torch.exp2(0.35 * saturation[:, None]) + tone
+    return color.lab_to_rgb(torch.cat([100 * lightness, ab], dim=1))
+
+
+def fivek_luts(path: Path) -> Tensor:
+    """Basis tables `(3, 3, 33, 33, 33)` of the 3D-LUT model, indexed `[table, channel, red, green, blue]`.
+
+    Args:
+        path: `weights/fivek_3dlut_paired_srgb.safetensors`, whose tables have the axes channel, blue, green, red.
+
+    Raises:
+        CheckpointError: missing or damaged.
+    """
+    weights = checkpoints.load_weights(path)
+    return torch.stack([weights[f"lut{number}"].permute(0, 3, 2, 1).contiguous() for number in range(3)])
+
+
+#: mean and spread of what the model's classifier answers to 80 photographs of BSDS500
+_LUT_WEIGHTS = ((1.48, 0.54, -1.26), (0.20, 0.80, 0.17))
+
+
+def _looked_up(rgb: Tensor, knobs: Tensor, luts: Tensor) -> Tensor:
+    """The tables mixed with perturbed weights; a picture whose knobs are all zero stays as it is."""
+    mean, spread = (torch.tensor(values).to(rgb) for values in _LUT_WEIGHTS)
+    tables = torch.einsum("bt,tcxyz->bcxyz", mean + spread * knobs, luts)
+    out = torch.cat([ops.lookup(table, one[None]) for table, one in zip(tables, rgb, strict=True)])
+    return torch.where((knobs != 0).any(1)[:, None, None, None], out, rgb).clamp(0, 1)

@@ -1,7 +1,7 @@
 r"""The histogram tensor that the encoding network (HEN) of Histogram Analogy reads, of a picture or of its regions.
 
-Nine planes of 64 x 64: the joint histogram of a and b, then the eight bins of the L histogram, each as a constant
-plane.
+Nine planes of 64 x 64 (or another number of bins): the joint histogram of a and b, then the eight bins of the L
+histogram, each as a constant plane.
 """
 
 import torch
@@ -11,13 +11,18 @@ from ctlib.color import A_RANGE, B_RANGE
 from ctlib.ops.launch import jit, takes_kernel, tl, triton, wrap_triton
 from ctlib.ops.soft_histogram import check_labels, pieces
 
-_AB, _L = 64, 8  # bins
-_SIZE = _AB * _AB + _L  # counters of a region: those of b and a, then those of L
+BINS = (8, 16, 32, 64, 128)  # of a and of b: powers of two, which HEN halves down to 4
+_L = 8  # bins of L; a region has `bins * bins` counters of b and a, then these
 _BLOCK = 1024
 
 
 def hen_histogram(
-    lab: Tensor, *, mask: Tensor | None = None, labels: Tensor | None = None, num_labels: int | None = None
+    lab: Tensor,
+    *,
+    bins: int = 64,
+    mask: Tensor | None = None,
+    labels: Tensor | None = None,
+    num_labels: int | None = None,
 ) -> Tensor:
     r"""Histogram tensor of the Histogram Encoding Network.
 
@@ -29,18 +34,19 @@ def hen_histogram(
 
     Args:
         lab: `(B, 3, ...)` float, CIELAB in natural units.
+        bins: number of bins of a and of b: 8, 16, 32, 64 or 128. L keeps its eight.
         mask: `(B, ...)` bool, pixels that count. It picks all three channels; the original code drops masked pixels
             from each channel on its own, which can pair the a of one pixel with the b of another.
         labels: `(B, ...)` whole numbers, the region of each pixel; those not in [0, num_labels) count nowhere.
         num_labels: number of regions; goes with `labels`.
 
     Returns:
-        `(B, 9, 64, 64)`, or with labels `(B, num_labels, 9, 64, 64)`; float32, or float64 for float64. Where no pixel
-        counts it is all zeros. Not differentiable (a hard histogram is constant almost everywhere); for a loss take
-        `ctlib.ops.soft_histogram`.
+        `(B, 9, bins, bins)`, or with labels `(B, num_labels, 9, bins, bins)`; float32, or float64 for float64. Where
+        no pixel counts it is all zeros. Not differentiable (a hard histogram is constant almost everywhere); for a
+        loss take `ctlib.ops.soft_histogram`.
 
     Raises:
-        ValueError: wrong shape or type, mask and labels together, or labels without their number.
+        ValueError: wrong shape, type or number of bins, mask and labels together, or labels without their number.
 
     Source: Lee et al., Deep Color Transfer using Histogram Analogy, The Visual Computer 36, 2020, and
         its authors' code.
@@ -52,6 +58,8 @@ def hen_histogram(
     """
     if lab.ndim < 2 or lab.shape[1] != 3 or not lab.is_floating_point():
         raise ValueError(f"lab: expected float CIELAB (B, 3, ...), got {lab.dtype} {tuple(lab.shape)}; see rgb_to_lab")
+    if not isinstance(bins, int) or bins not in BINS:  # 64.0 is in BINS
+        raise ValueError(f"bins: expected one of {', '.join(map(str, BINS))}, got {bins!r}")
     check_labels(lab, labels, num_labels)
     by_label = labels is not None
     if mask is not None:
@@ -66,11 +74,12 @@ def hen_histogram(
         lab.detach().reshape(batch, 3, -1) if lab.numel() else lab.new_empty(batch, 3, 0),
         None if labels is None else labels[..., None].flatten(1),
         regions,
+        bins,
     )
     dtype = torch.float64 if lab.dtype == torch.float64 else torch.float32
     shares = counts.to(dtype) / counts[..., -_L:].sum(-1, keepdim=True).clamp(min=1)  # each pixel has one bin of L
-    ab = shares[..., :-_L].reshape(batch, regions, 1, _AB, _AB)
-    lightness = shares[..., -_L:, None, None].expand(batch, regions, _L, _AB, _AB)
+    ab = shares[..., :-_L].reshape(batch, regions, 1, bins, bins)
+    lightness = shares[..., -_L:, None, None].expand(batch, regions, _L, bins, bins)
     tensor = torch.cat((ab, lightness), dim=2)
     return tensor if by_label else tensor.squeeze(1)
 
@@ -80,9 +89,9 @@ def _bin(channel: Tensor, low: float, high: float, bins: int) -> Tensor:
     return torch.where(scaled > 0, scaled, 0).clamp(max=bins - 1).long()  # NaN is not > 0
 
 
-def _reference(lab: Tensor, labels: Tensor | None, regions: int) -> Tensor:
-    batch = lab.shape[0]
-    counts = torch.zeros(batch * regions * _SIZE, dtype=torch.int64, device=lab.device)
+def _reference(lab: Tensor, labels: Tensor | None, regions: int, bins: int) -> Tensor:
+    batch, size = lab.shape[0], bins * bins + _L
+    counts = torch.zeros(batch * regions * size, dtype=torch.int64, device=lab.device)
     for start, stop in pieces(lab):
         lightness, a, b = lab[..., start:stop].to(torch.promote_types(lab.dtype, torch.float32)).unbind(1)
         region = torch.arange(batch, device=lab.device)[:, None] * regions
@@ -91,11 +100,11 @@ def _reference(lab: Tensor, labels: Tensor | None, regions: int) -> Tensor:
             label = labels[:, start:stop].long()
             inside = (label >= 0) & (label < regions)
             region, one = region + torch.where(inside, label, 0), inside.long()
-        place = region * _SIZE
-        ab = place + _bin(b, *B_RANGE, _AB) * _AB + _bin(a, *A_RANGE, _AB)
+        place = region * size
+        ab = place + _bin(b, *B_RANGE, bins) * bins + _bin(a, *A_RANGE, bins)
         counts.index_add_(0, ab.flatten(), one.flatten())
-        counts.index_add_(0, (place + _AB * _AB + _bin(lightness, 0, 100, _L)).flatten(), one.flatten())
-    return counts.view(batch, regions, _SIZE)
+        counts.index_add_(0, (place + bins * bins + _bin(lightness, 0, 100, _L)).flatten(), one.flatten())
+    return counts.view(batch, regions, size)
 
 
 @jit
@@ -119,6 +128,7 @@ def _kernel(
     b_low,
     b_width,
     LABELS: tl.constexpr,
+    BINS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     block = tl.program_id(0).to(tl.int64)
@@ -133,17 +143,18 @@ def _kernel(
         region = tl.where(valid, label, 0).to(tl.int32)
     plane = lab + picture * 3 * pixels + here
     lightness = _block_bin(plane, exists, 0.0, 100.0, 8)
-    a = _block_bin(plane + pixels, exists, a_low, a_width, 64)
-    b = _block_bin(plane + pixels + pixels, exists, b_low, b_width, 64)
+    a = _block_bin(plane + pixels, exists, a_low, a_width, BINS)
+    b = _block_bin(plane + pixels + pixels, exists, b_low, b_width, BINS)
 
     # Neighbouring pixels look alike: they go to different copies, or they would queue for the same address.
-    size = regions * 4104
+    cells = BINS * BINS
+    size = regions * (cells + 8)
     stride = tl.num_programs(1).to(tl.int64) * size
     counts += picture * size
     spread = counts + (here + here // 4) % copies * stride
-    color = tl.where(valid, (region * 4096 + b * 64 + a) * 8 + lightness, 0)
-    ab = region * 4104 + b * 64 + a
-    lightness = region * 4104 + 4096 + lightness
+    color = tl.where(valid, (region * cells + b * BINS + a) * 8 + lightness, 0)
+    ab = region * (cells + 8) + b * BINS + a
+    lightness = region * (cells + 8) + cells + lightness
     first = tl.max(color, 0)
     # A block of one color, as in a blank picture or a sky, is added up first and sends two numbers.
     if tl.min(tl.where(valid, color, first), 0) == first:
@@ -158,12 +169,12 @@ def _kernel(
 
 
 @torch.library.triton_op("ctlib::hen_counts", mutates_args=())
-def _op(lab: Tensor, labels: Tensor | None, regions: int) -> Tensor:
-    """`(B, 3, P)` to int64 `(B, regions, 64 * 64 + 8)`: pixels in each bin of b and a, then in each of L."""
+def _op(lab: Tensor, labels: Tensor | None, regions: int, bins: int) -> Tensor:
+    """`(B, 3, P)` to int64 `(B, regions, bins * bins + 8)`: pixels in each bin of b and a, then in each of L."""
     if not takes_kernel(lab):
-        return _reference(lab, labels, regions)
+        return _reference(lab, labels, regions, bins)
     batch, _, pixels = lab.shape
-    size = batch * regions * _SIZE
+    size = batch * regions * (bins * bins + _L)
     copies = max(1, min(64, (1 << 22) // max(size, 1)))
     counts = lab.new_zeros((copies, size), dtype=torch.int32)
     if lab.numel() > 0:
@@ -180,6 +191,7 @@ def _op(lab: Tensor, labels: Tensor | None, regions: int) -> Tensor:
                 B_RANGE[0],
                 B_RANGE[1] - B_RANGE[0],
                 LABELS=labels is not None,
+                BINS=bins,
                 BLOCK=_BLOCK,
             )
-    return counts.sum(0).view(batch, regions, _SIZE)
+    return counts.sum(0).view(batch, regions, bins * bins + _L)

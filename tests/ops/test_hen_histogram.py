@@ -28,14 +28,32 @@ def test_four_pixels_of_the_spec():
     )
 
 
-def test_equals_numpy():
+@pytest.mark.parametrize("bins", module.BINS)
+def test_equals_numpy(bins):
     lab = picture(1, 3, 40, 50)
     scaled = [((lab[0, i] - low) / (high - low)).numpy().ravel() for i, (low, high) in ((2, B_RANGE), (1, A_RANGE))]
-    ab = np.histogram2d(*scaled, bins=64, range=[[0, 1]] * 2)[0] / 2000
+    ab = np.histogram2d(*scaled, bins=bins, range=[[0, 1]] * 2)[0] / 2000
     lightness = np.histogram(lab[0, 0].numpy() / np.float32(100), bins=8, range=(0, 1))[0] / 2000
-    found = hen_histogram(lab)
+    found = hen_histogram(lab, bins=bins)
+    assert found.shape == (1, 9, bins, bins)
+    assert found[0, 0].sum().item() == pytest.approx(1) == found[0, 1:, 0, 0].sum().item()
     np.testing.assert_allclose(found[0, 0], ab, atol=1e-7)
     np.testing.assert_allclose(found[0, 1:, 0, 0], lightness, atol=1e-7)
+
+
+def test_default_is_64_bins():
+    lab = picture(1, 3, 20, 20)
+    assert torch.equal(hen_histogram(lab), hen_histogram(lab, bins=64))
+
+
+@pytest.mark.parametrize("bins", module.BINS)
+def test_regions_have_the_bins_too(bins):
+    lab = picture(2, 3, 8, 8)
+    labels = torch.arange(8).expand(2, 8, 8) // 4  # left half, right half
+    regions = hen_histogram(lab, bins=bins, labels=labels, num_labels=2)
+    assert regions.shape == (2, 2, 9, bins, bins)
+    for i, half in enumerate(lab.chunk(2, dim=-1)):
+        assert torch.equal(regions[:, i], hen_histogram(half, bins=bins))
 
 
 def test_mask_and_label_equal_the_cropped_region():
@@ -59,13 +77,15 @@ def test_order_and_border():
 
 def test_traces_and_compiles_whole():
     for lab in (picture(2, 3, 5, 7), picture(2, 3, 5, 7).bfloat16(), picture(1, 3, 1, 1), picture(0, 3, 4, 4)):
-        torch.library.opcheck(torch.ops.ctlib.hen_counts, (lab.flatten(2), None, 1))
         run = torch.compile(hen_histogram, fullgraph=True, backend="aot_eager")
-        assert torch.equal(run(lab), hen_histogram(lab))
+        for bins in (64, 16):
+            torch.library.opcheck(torch.ops.ctlib.hen_counts, (lab.flatten(2), None, 1, bins))
+            assert torch.equal(run(lab, bins=bins), hen_histogram(lab, bins=bins))
 
 
 @pytest.mark.kernel
-def test_kernel_equals_reference(device, poison, monkeypatch):
+@pytest.mark.parametrize("bins", module.BINS)
+def test_kernel_equals_reference(bins, device, poison, monkeypatch):
     lab = picture(2, 3, 40, 40)
     lab[1] = 20.0  # blocks of one color
     labels = torch.randint(-1, 4, (2, 40, 40), generator=torch.Generator().manual_seed(1)).to(device)
@@ -73,15 +93,16 @@ def test_kernel_equals_reference(device, poison, monkeypatch):
         found = []
         for kernels in (True, False):
             monkeypatch.setattr(module, "takes_kernel", lambda _, kernels=kernels: kernels)
-            found.append(hen_histogram(lab.to(device), **more))
+            found.append(hen_histogram(lab.to(device), bins=bins, **more))
         assert torch.equal(*found)
 
 
 @pytest.mark.skipif(module.triton is None, reason="no Triton")
-def test_compiles_for_hopper():
+@pytest.mark.parametrize("bins", module.BINS)
+def test_compiles_for_hopper(bins):
     types = {"lab": "*fp32", "labels": "*u8", "counts": "*i32", "pixels": "i32", "regions": "i32", "copies": "i32"}
     types |= dict.fromkeys(("a_low", "a_width", "b_low", "b_width"), "fp32")
-    compiled = ptx.compile_sm90(module._kernel, types, {"LABELS": True, "BLOCK": 1024})
+    compiled = ptx.compile_sm90(module._kernel, types, {"LABELS": True, "BINS": bins, "BLOCK": 1024})
     assert compiled.spills == 0
     assert compiled.wide_loads > 0
 
@@ -90,6 +111,8 @@ def test_compiles_for_hopper():
     ("lab", "more", "name"),
     [
         (torch.zeros(1, 2, 4), {}, "lab"),
+        (torch.zeros(1, 3, 4), {"bins": 48}, "bins: expected one of 8, 16, 32, 64, 128, got 48"),
+        (torch.zeros(1, 3, 4), {"bins": 64.0}, "bins: expected one of 8, 16, 32, 64, 128, got 64.0"),
         (torch.zeros(1, 3, 4), {"mask": torch.zeros(1, 4)}, "mask"),
         (torch.zeros(1, 3, 4), {"labels": torch.zeros(1, 4).long()}, "num_labels"),
         (

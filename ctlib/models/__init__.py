@@ -1,0 +1,1 @@
+"""Networks, one file an architecture. None of them knows how it is trained."""

@@ -1,0 +1,1 @@
+"""How each network is trained: what a batch becomes, and which losses it meets. `ctlib.train` runs them."""

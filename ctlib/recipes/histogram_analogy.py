@@ -1,0 +1,207 @@
+r"""How Histogram Analogy is trained.
+
+- `"paper"`: $L_{image} + \lambda_1 L_{hist} + \lambda_2 L_{multi}$ on the pairs as they come (Lee et al. 2020).
+- `"official-history"`: what the authors' training code optimised before it was removed: both directions of each pair,
+  and for each an identity pass, in which the source's own histogram is the reference; the sum of three side outputs.
+
+Taught in: notebooks/20_train_histogram_analogy.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ctlib import paths, train
+from ctlib.data import augment, cache, fivek, pairs, photos
+from ctlib.data.registry import IMAGES, DataError
+from ctlib.losses import histogram_loss, multi_scale_loss
+from ctlib.models.histogram_analogy import HistogramAnalogy, to_unit
+
+RECIPES = ("paper", "official-history")
+
+
+class Objective(nn.Module):
+    r"""A batch of the loader to one number, for `ctlib.train.fit`.
+
+    Args:
+        model: to be trained.
+        side: pixels of the training squares.
+        recipe: see the head of this file.
+        histogram, multi_scale: $\lambda_1$ and $\lambda_2$.
+        centers: of the soft histogram, see `ctlib.losses.histogram_loss`.
+        shares: of the kinds of pairs made from single photographs, see `ctlib.data.pairs.photo_pairs`.
+        hue: whether pairs of renditions get hue and saturation changes.
+        luts: basis tables of the FiveK 3D-LUT model.
+
+    Raises:
+        ValueError: an unknown recipe.
+    """
+
+    def __init__(
+        self,
+        model: HistogramAnalogy,
+        *,
+        side: int = 256,
+        recipe: str = "paper",
+        histogram: float = 1.5,
+        multi_scale: float = 0.5,
+        centers: str = "official",
+        shares: tuple[float, ...] = (0.55, 0.2, 0.1, 0.15),
+        hue: bool = True,
+        luts: Tensor | None = None,
+    ):
+        super().__init__()
+        if recipe not in RECIPES:
+            raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, got {recipe!r}")
+        if side < 64:
+            raise ValueError(f"side: five halvings need squares of at least 64 pixels, got {side}")
+        self.model, self.side, self.recipe = model, side, recipe
+        self.histogram, self.multi_scale, self.centers = histogram, multi_scale, centers
+        self.shares, self.hue = tuple(shares), hue
+        self.register_buffer("luts", luts, persistent=False)
+
+    def forward(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and its terms, of `{"rgb": uint8 (B, H, W, 3), "seed": (B,)}`, for renditions with `"other"`."""
+        pair = self.pair(batch)
+        terms = self.terms(pair.source, pair.target, pair.reference)
+        if self.recipe == "official-history":
+            back = self.terms(pair.target, pair.source, pair.source.flatten(2))
+            terms = {name: terms[name] + back[name] for name in terms}
+            for lab in (pair.source, pair.target):
+                same, _ = self.model.transfer(lab, lab)
+                terms["identity"] = terms.get("identity", 0) + functional.mse_loss(same.float(), to_unit(lab))
+        weights = {"image": 1.0, "histogram": self.histogram, "multi_scale": self.multi_scale, "identity": 1.0}
+        loss = sum(weights[name] * term for name, term in terms.items())
+        return loss, {name: term.detach() for name, term in terms.items()}
+
+    @torch.no_grad()
+    def pair(self, batch: dict) -> pairs.Pair:
+        """The pictures of a batch, in full precision whatever the network computes in."""
+        seeds = batch["seed"].tolist()
+        with torch.autocast(batch["rgb"].device.type, enabled=False):
+            if "other" in batch:
+                return pairs.rendition_pairs(batch["rgb"], batch["other"], seeds, self.side, hue=self.hue)
+            return pairs.photo_pairs(batch["rgb"], seeds, self.side, shares=self.shares, luts=self.luts)
+
+    def terms(self, source: Tensor, target: Tensor, reference: Tensor) -> dict[str, Tensor]:
+        """The three losses of one direction, unweighted."""
+        out, sides = self.model.transfer(source, reference)
+        out, sides, wanted = out.float(), [side.float() for side in sides], to_unit(target)
+        with torch.autocast(out.device.type, enabled=False):
+            return {
+                "image": functional.mse_loss(out, wanted),
+                "histogram": histogram_loss(out, wanted, centers=self.centers),
+                "multi_scale": multi_scale_loss(sides, wanted, self.recipe),
+            }
+
+
+def photographs(sets: Sequence[str], size: int) -> pairs.Photos:
+    """Photographs to be retouched, cached as squares of `size` pixels under the data folder.
+
+    Args:
+        sets: `"photos"` for the bundled ones, else names of folders in `$CTLIB_DATA` (their `images` if there is one).
+        size: pixels.
+
+    Raises:
+        DataError: a folder is missing or holds no picture.
+    """
+    caches = []
+    for name in sets:
+        if name == "photos":
+            files = [photos.path(one) for one in photos.names()]
+        else:
+            folder = paths.data_dir() / name
+            folder = folder / "images" if (folder / "images").is_dir() else folder
+            files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
+            if not files:
+                raise DataError(f"{name}: no pictures in {folder}; set CTLIB_DATA to the folder that holds {name}/")
+        caches.append(cache.build(files, cache_dir(f"{name}-{size}"), (size, size)))
+    return pairs.Photos(*caches)
+
+
+def renditions(size: int) -> pairs.Renditions:
+    """MIT-Adobe FiveK in six renditions, cached as squares of `size` pixels.
+
+    Raises:
+        DataError: FiveK is not in the data folder; the message says how to get it.
+    """
+    dataset = fivek.FiveK()
+    return pairs.Renditions(
+        *(
+            cache.build(dataset.paths_of(name), cache_dir(f"fivek-{name}-{size}"), (size, size))
+            for name in dataset.renditions
+        )
+    )
+
+
+def cache_dir(name: str) -> Path:
+    """Where decoded pictures are kept. It is ours to write, which `$CTLIB_DATA` may not be."""
+    return paths.ROOT / "_build" / "cache" / name
+
+
+def fivek_luts() -> Tensor | None:
+    """Tables of the FiveK 3D-LUT model if they lie in the data folder; without them retouching does without."""
+    path = paths.data_dir() / "weights" / "fivek_3dlut_paired_srgb.safetensors"
+    return augment.fivek_luts(path) if path.is_file() else None
+
+
+def run(
+    folder: Path | str,
+    *,
+    data: str = "fivek",
+    sets: Sequence[str] = ("photos",),
+    size: int = 286,
+    side: int = 256,
+    conditioning: str = "tile",
+    width: str = "paper",
+    bins: int = 64,
+    root: bool = False,
+    residual: bool = False,
+    curves: bool = False,
+    init: str = "normal",
+    recipe: str = "paper",
+    histogram: float = 1.5,
+    multi_scale: float = 0.5,
+    centers: str = "official",
+    shares: Sequence[float] = (0.55, 0.2, 0.1, 0.15),
+    samples=None,
+    **settings,
+) -> tuple[HistogramAnalogy, list[dict]]:
+    """One training from its options, all plain values; the defaults are the paper's.
+
+    Args:
+        folder: see `ctlib.train.fit`; a run that was interrupted there goes on.
+        data: `"fivek"`, pairs of its renditions, or `"photos"`, retouched photographs of `sets`.
+        sets: see `photographs`.
+        size: of the cached squares in pixels; `side` of the training squares cut out of them.
+        conditioning, width, bins, root, residual, curves, init: of `HistogramAnalogy`.
+        recipe, histogram, multi_scale, centers, shares: of `Objective`.
+        samples: see `ctlib.train.fit`.
+        settings: of `ctlib.train.Settings`.
+
+    Returns:
+        The trained network and what was logged.
+
+    Raises:
+        ValueError: an unknown option. DataError, CheckpointError, TrainingError: see `ctlib.train.fit`.
+    """
+    settings = train.settings(**settings)
+    if data not in ("fivek", "photos"):
+        raise ValueError(f"data: expected fivek or photos, got {data!r}")
+    torch.manual_seed(settings.seed)
+    model = HistogramAnalogy(conditioning, width, bins, root, residual, curves, init)
+    objective = Objective(
+        model,
+        side=side,
+        recipe=recipe,
+        histogram=histogram,
+        multi_scale=multi_scale,
+        centers=centers,
+        shares=tuple(shares),
+        luts=fivek_luts() if data == "photos" else None,
+    )
+    dataset = renditions(size) if data == "fivek" else photographs(sets, size)
+    return model, train.fit(objective, dataset, settings, folder, samples=samples)

@@ -1,0 +1,355 @@
+r"""The training loop: one flat function for every network of the book.
+
+What is random in a batch is a function of the run's seed and the sample's place in the stream, so that a run killed at
+any moment and started again ends with the same bits (same threads, device and versions: they are stored and compared),
+and several processes see together what one would have seen.
+
+Taught in: notebooks/20_train_histogram_analogy.
+"""
+
+import json
+import math
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ctlib.checkpoints import CheckpointError, load_state, save_state
+
+STATE = "resume.pt"
+SCHEDULES = ("constant", "linear", "cosine")
+_FREE = ("save_every", "log_every", "sample_every", "workers")  # settings that change no bit of the result
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on; the message says where it stopped and what is kept."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long and how fast to train.
+
+    Attributes:
+        steps: updates of the weights.
+        batch: samples an update, over all processes.
+        lr, betas: of Adam; the defaults are Histogram Analogy's.
+        schedule: `"constant"`; `"linear"`: constant for half the steps, then straight down to 0; `"cosine"`: down to 0
+            after a warm-up of 2 %.
+        seed: of order and augmentation.
+        precision: `"no"` (float32) or `"bf16"`.
+        accumulate: parts of a batch that are computed one after the other.
+        workers: processes that read samples; 0 reads in this one.
+        save_every, log_every, sample_every: in steps; 0 switches samples off.
+        compile: whether `torch.compile` translates the network first.
+    """
+
+    steps: int
+    batch: int = 8
+    lr: float = 5e-5
+    betas: tuple[float, float] = (0.5, 0.999)
+    schedule: str = "constant"
+    seed: int = 0
+    precision: str = "no"
+    accumulate: int = 1
+    workers: int = 0
+    save_every: int = 500
+    log_every: int = 20
+    sample_every: int = 0
+    compile: bool = False
+
+    def __post_init__(self):
+        for name in ("steps", "batch", "accumulate", "save_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise ValueError(f"lr: expected a positive number, got {self.lr}")
+        if self.schedule not in SCHEDULES or self.precision not in ("no", "bf16"):
+            raise ValueError(
+                f"schedule, precision: expected one of {', '.join(SCHEDULES)} and no or bf16, "
+                f"got {self.schedule!r} and {self.precision!r}"
+            )
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of a step, 0 to `steps - 1`."""
+        if self.schedule == "linear":
+            return self.lr * min(1.0, 2 * (1 - step / self.steps))
+        if self.schedule == "cosine":
+            warm = min(1.0, (step + 1) / max(1, 0.02 * self.steps))
+            return self.lr * warm * (1 + math.cos(math.pi * step / self.steps)) / 2
+        return self.lr
+
+
+def settings(**options) -> Settings:
+    """`Settings` from plain values, as a parameters cell or a YAML file has them.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+    """
+    known = [field.name for field in fields(Settings)]
+    if unknown := sorted(set(options) - set(known)):
+        raise ValueError(f"unknown setting {unknown[0]!r}; known are {', '.join(known)}")
+    if "betas" in options:
+        options["betas"] = tuple(options["betas"])
+    return Settings(**options)
+
+
+class Order:
+    """The endless stream of samples: every epoch a new permutation, every sample with a seed of its own.
+
+    Yields lists of `(index, seed)`: the share of this process in one part of a batch. Its place is its whole state.
+    """
+
+    def __init__(self, count: int, batch: int, seed: int, rank: int = 0, world: int = 1):
+        self.count, self.batch, self.seed, self.rank, self.world = count, batch, seed, rank, world
+        self.place = 0  # batches yielded
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return self
+
+    def __next__(self) -> list[tuple[int, int]]:
+        own = self.batch // self.world
+        first = self.place * self.batch + self.rank * own
+        self.place += 1
+        return [self.sample(first + offset) for offset in range(own)]
+
+    def sample(self, number: int) -> tuple[int, int]:
+        """Sample `number` of the stream: `(index, seed)`."""
+        epoch, place = divmod(number, self.count)
+        if getattr(self, "_epoch", None) != epoch:
+            self._epoch = epoch
+            self._permutation = np.random.default_rng((self.seed, epoch)).permutation(self.count)
+        seed = np.random.SeedSequence((self.seed, number)).generate_state(1, np.uint64)[0]
+        return int(self._permutation[place]), int(seed >> 1)
+
+    def state_dict(self) -> dict:
+        return {"place": self.place}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.place = state["place"]
+
+
+def fit(objective: nn.Module, dataset, settings: Settings, folder: Path | str, *, samples=None) -> list[dict]:
+    """Train, or go on where an earlier call with the same settings was interrupted.
+
+    Args:
+        objective: a module that holds the network as `.model` and maps a batch to `(loss, {name: term})`.
+        dataset: items by `(index, seed)`; `manifest` names its files and their hashes.
+        settings: see `Settings`.
+        folder: gets `resume.pt`, TensorBoard's files and, at the end, the weights: `model.safetensors`, `config.json`.
+        samples: the network to a picture grid `(3, H, W)` in [0, 1], for TensorBoard every `sample_every` steps.
+
+    Returns:
+        What was logged: dicts with `step`, `loss`, its terms, `lr` and `images_per_second`, means since the last one.
+
+    Raises:
+        ValueError: a batch that cannot be divided among processes and parts, or no samples.
+        CheckpointError: the folder holds a run with other settings, data or environment, or a damaged state.
+        TrainingError: the loss is not finite; the last good state is kept.
+    """
+    from accelerate import Accelerator
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    folder = Path(folder)
+    accelerator = Accelerator(
+        mixed_precision=settings.precision,
+        gradient_accumulation_steps=settings.accumulate,
+        step_scheduler_with_optimizer=False,
+    )
+    world, rank, first = accelerator.num_processes, accelerator.process_index, accelerator.is_main_process
+    if settings.batch % (world * settings.accumulate):
+        raise ValueError(
+            f"batch: {settings.batch} samples cannot be divided among {world} processes x {settings.accumulate} parts"
+        )
+    if not len(dataset):
+        raise ValueError("dataset: holds no samples")
+
+    if first:
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in folder.glob(".resume-*.pt"):  # what a killed save left behind
+            stale.unlink()
+    network = objective.model
+    optimizer = torch.optim.Adam(
+        [weight for weight in objective.parameters() if weight.requires_grad], lr=settings.lr, betas=settings.betas
+    )
+    order = Order(len(dataset), settings.batch // settings.accumulate, settings.seed, rank, world)
+    loader = StatefulDataLoader(
+        dataset, batch_sampler=order, num_workers=settings.workers, pin_memory=accelerator.device.type == "cuda"
+    )
+    identity = _identity(objective, dataset, settings, accelerator)
+    step, history = 0, []
+    accelerator.wait_for_everyone()
+    if (folder / STATE).exists():
+        state = load_state(folder / STATE)
+        _check(state, identity, folder)
+        try:
+            network.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            loader.load_state_dict(state["loader"])
+            torch.set_rng_state(state["rng"])
+            if state["cuda_rng"]:
+                torch.cuda.set_rng_state_all(state["cuda_rng"])
+            step, history = state["step"], state["history"]
+        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+            raise CheckpointError(f"{folder / STATE}: not whole ({error}); remove it and start anew") from error
+    if settings.compile:
+        network.compile()
+    objective, optimizer = accelerator.prepare(objective, optimizer)
+    objective.train()
+
+    def save() -> None:
+        accelerator.wait_for_everyone()
+        if first:
+            cuda_rng = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+            save_state(
+                folder / STATE,
+                {
+                    "identity": identity,
+                    "step": step,
+                    "model": network.state_dict(),
+                    "optimizer": optimizer.optimizer.state_dict(),
+                    "loader": loader.state_dict(),
+                    "rng": torch.get_rng_state(),
+                    "cuda_rng": cuda_rng,
+                    "history": history,
+                },
+            )
+
+    watch = _Watch(settings, folder, step) if first else None
+    losses, sums, began = [], {}, time.perf_counter()
+    for batch in loader if step < settings.steps else ():
+        batch = {
+            key: value.to(accelerator.device, non_blocking=True) if key != "seed" else value
+            for key, value in batch.items()
+        }
+        for group in optimizer.param_groups:
+            group["lr"] = settings.lr_at(step)
+        with accelerator.accumulate(objective):
+            loss, terms = objective(batch)
+            accelerator.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad()
+        losses.append(loss.detach())
+        for name, term in {"loss": loss.detach(), **terms}.items():
+            sums[name] = sums.get(name, 0) + term
+        if not accelerator.sync_gradients:
+            continue
+
+        step += 1
+        last = step == settings.steps
+        keep = step % settings.save_every == 0 or last
+        log = keep or step % settings.log_every == 0  # what is summed up between two lines is in no checkpoint
+        if not log:
+            continue  # looking at a number would make a GPU wait
+        bad = ~torch.isfinite(accelerator.reduce(torch.stack(losses), "mean"))
+        if bad.any():
+            where = step - len(losses) // settings.accumulate + int(bad.nonzero()[0]) // settings.accumulate + 1
+            kept = f"{folder / STATE} keeps an earlier step" if (folder / STATE).exists() else "nothing was saved yet"
+            raise TrainingError(f"the loss is not finite at step {where}; {kept}; lower lr or look at the data")
+        losses = []
+        done = step - (history[-1]["step"] if history else 0)
+        means = accelerator.reduce(torch.stack([term.float() for term in sums.values()]), "mean")
+        row = dict(zip(sums, (means / done / settings.accumulate).tolist(), strict=True))
+        speed = settings.batch * done / (time.perf_counter() - began)
+        history.append({"step": step, **row, "lr": settings.lr_at(step - 1), "images_per_second": speed})
+        sums, began = {}, time.perf_counter()
+        if keep:
+            save()
+        if watch:
+            watch.show(history, samples, network)
+        if last:
+            break
+    if watch:
+        watch.close()
+        if hasattr(network, "save_pretrained"):
+            network.save_pretrained(folder)
+    accelerator.wait_for_everyone()
+    network.eval()
+    return history
+
+
+def _identity(objective: nn.Module, dataset, settings: Settings, accelerator) -> dict:
+    """All that the bits of a run depend on, as plain values."""
+    fixed = {name: value for name, value in asdict(settings).items() if name not in _FREE}
+    options = {
+        name: value
+        for name, value in vars(objective).items()
+        if isinstance(value, int | float | str | tuple) and not name.startswith("_") and name != "training"
+    }
+    tables = {name: float(table.double().sum()) for name, table in objective.named_buffers() if "." not in name}
+    manifest = getattr(dataset, "manifest", {})
+    return {
+        "settings": json.loads(json.dumps(fixed)),
+        "objective": json.loads(json.dumps(options | tables)),
+        "network": dict(getattr(objective.model, "_hub_mixin_config", None) or {}),
+        "data": json.dumps(manifest, sort_keys=True),
+        "environment": {
+            "torch": str(torch.__version__),
+            "machine": platform.machine(),
+            "device": accelerator.device.type,
+            "processes": accelerator.num_processes,
+            "threads": torch.get_num_threads(),
+        },
+    }
+
+
+def _check(state: dict, identity: dict, folder: Path) -> None:
+    found = state.get("identity")
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{folder / STATE}: not the state of a training run; remove it and start anew")
+    for part, wanted in identity.items():
+        if found.get(part) == wanted:
+            continue
+        if not isinstance(wanted, dict):
+            detail = "other files"
+        else:
+            other = found.get(part) or {}
+            keys = [key for key in wanted if wanted[key] != other.get(key)]
+            detail = ", ".join(f"{key} was {other.get(key)!r} and is {wanted[key]!r}" for key in keys) or "other keys"
+        raise CheckpointError(
+            f"{folder / STATE}: begun with a different {part} ({detail}); go on as it was begun, or take another folder"
+        )
+
+
+class _Watch:
+    """What a person sees: a bar and a live curve in a notebook, a bar in a terminal, TensorBoard anywhere."""
+
+    def __init__(self, settings: Settings, folder: Path, step: int):
+        import sys
+
+        from torch.utils.tensorboard import SummaryWriter
+        from tqdm import tqdm
+
+        from ctlib import figures, paths
+
+        self.settings, self.sampled = settings, step // max(1, settings.sample_every)
+        self.board = SummaryWriter(str(folder), purge_step=step + 1)
+        by_hand = paths.profile() == "lab"  # a batch run needs no bar in its log
+        in_notebook = by_hand and figures.in_notebook()
+        watched = in_notebook or (by_hand and sys.stderr.isatty())
+        self.bar = tqdm(total=settings.steps, initial=step, disable=not watched)
+        self.curve = figures.LiveCurve() if in_notebook else None
+
+    def show(self, history: list[dict], samples, network: nn.Module) -> None:
+        row, step = history[-1], history[-1]["step"]
+        self.bar.update(step - self.bar.n)
+        self.bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
+        for name, value in row.items():
+            if name != "step":
+                self.board.add_scalar(name, value, step)
+        if self.curve:
+            self.curve.update(history)
+        every = self.settings.sample_every
+        if samples and every and step // every > self.sampled:
+            self.sampled = step // every
+            network.eval()
+            self.board.add_image("samples", samples(network), step)
+            network.train()
+
+    def close(self) -> None:
+        self.bar.close()
+        self.board.close()
