@@ -20,8 +20,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ctlib import images, methods, metrics
+from ctlib import images, methods, metrics, paths
 from ctlib.data import augment, fivek, photos
+from ctlib.data.registry import DataError
 
 
 class Case(NamedTuple):
@@ -95,6 +96,30 @@ def fivek_cases(long_side: int = 256, limit: int = 100) -> list[Case]:
             Case(key, "same edit", source, other_edited, truth),
             Case(key, "unpaired", source, other, None),
         ]
+    return cases
+
+
+def folder_cases(dataset: str, long_side: int = 256) -> list[Case]:
+    """Unpaired cases from a folder of inputs and styles: `input/inNN.jpg` goes with `style/tarNN.jpg`.
+
+    That is how the examples of Deep Photo Style Transfer (Luan et al. 2017) lie on disk.
+
+    Args:
+        dataset: name of a folder in the data folder, e.g. `"dpst"`.
+        long_side: pixels; the photographs are scaled down to it.
+
+    Raises:
+        DataError: no such pairs there.
+    """
+    folder = paths.data_dir() / dataset
+    cases = []
+    for path in sorted((folder / "input").glob("in*.jpg")):
+        style = folder / "style" / path.name.replace("in", "tar", 1)
+        if style.is_file():
+            source, reference = (images.to_tensor(images.resize(images.read(one), long_side)) for one in (path, style))
+            cases.append(Case(path.stem, "unpaired", source, reference, None))
+    if not cases:
+        raise DataError(f"{dataset}: no input/inNN.jpg with style/tarNN.jpg in {folder}; set CTLIB_DATA")
     return cases
 
 

@@ -5,7 +5,7 @@ Taught in: notebooks/00_tour.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -26,20 +26,23 @@ class Method:
 
     Attributes:
         title: name for tables and figures.
-        family: `"baseline"`, `"statistics"`, `"distribution"` or `"palette"`.
-        fit: `(source, reference, weights=None, **options)` to a color map.
+        family: `"baseline"`, `"statistics"`, `"distribution"`, `"palette"` or `"learned"`.
+        fit: `(source, reference, weights=None, **options)` to a color map; `None` for a network, which looks at
+            neighbors all the way.
         finish: what follows the color map and looks at neighbors, `(source, transferred) -> rgb`; `None` for a global
             method. Only global methods can become a LUT.
         on_levels: the method on 8-bit pictures, `(source, reference) -> image`, worth it once compiled: see
             `ctlib.ops.compile_cpu`.
+        run: a network, `(source, reference) -> rgb` on tensors.
         cite: key in `book/references.bib`, empty for a baseline.
     """
 
     title: str
     family: str
-    fit: Callable[..., ColorMap]
+    fit: Callable[..., ColorMap] | None = None
     finish: Callable[[Tensor, Tensor], Tensor] | None = None
     on_levels: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    run: Callable[[Tensor, Tensor], Tensor] | None = None
     cite: str = ""
 
 
@@ -61,6 +64,17 @@ def _chang(source: Tensor, reference: Tensor, *, variant: str, k: int = 5, weigh
     k = min(k, *(len(palettes.bin_colors(picture, counts, variant=variant)[1]) for picture, counts in pictures))
     old, new = (palettes.extract(picture, k, weights=counts, variant=variant) for picture, counts in pictures)
     return palettes.transfer(old, new, variant=variant)
+
+
+@cache
+def _histogram_analogy(weights: str):
+    from ctlib.models.histogram_analogy import HistogramAnalogy  # the hub's client is slow to import
+
+    return HistogramAnalogy.from_pretrained(weights)
+
+
+def _analogy(weights: str, source: Tensor, reference: Tensor) -> Tensor:
+    return _histogram_analogy(weights).recolor(source, reference)
 
 
 _stat, _dist = statistics, distribution
@@ -101,6 +115,21 @@ METHODS: dict[str, Method] = {
     "chang": Method("Chang palette", "palette", partial(_chang, variant="paper"), cite="chang2015palette"),
     "chang_demo": Method("Chang palette (demo)", "palette", partial(_chang, variant="demo"), cite="chang2015palette"),
     "chang_bz": Method("Chang palette (b-z)", "palette", partial(_chang, variant="bz"), cite="chang2015palette"),
+    "analogy_tile": Method(
+        "Histogram Analogy (as published)",
+        "learned",
+        run=partial(_analogy, "histogram-analogy-tile-tiny"),
+        cite="lee2020deep",
+    ),
+    "analogy_film": Method(
+        "Histogram Analogy (FiLM)", "learned", run=partial(_analogy, "histogram-analogy-film-tiny"), cite="lee2020deep"
+    ),
+    "analogy": Method(
+        "Histogram Analogy (FiLM, curves)",
+        "learned",
+        run=partial(_analogy, "histogram-analogy-film-curves-tiny"),
+        cite="lee2020deep",
+    ),
 }
 
 
@@ -124,9 +153,17 @@ def fit(name: str, source: Tensor, reference: Tensor, **options) -> ColorMap:
         not in it.
 
     Raises:
-        ValueError: unknown method, wrong input.
+        ValueError: unknown method, wrong input, or a network, which is no color map.
     """
-    return get(name).fit(check.rgb(source, "source"), check.rgb(reference, "reference"), **options)
+    return color_method(name).fit(check.rgb(source, "source"), check.rgb(reference, "reference"), **options)
+
+
+def color_method(name: str) -> Method:
+    """As `get`, for a method that has a color map. Raises `ValueError` for a network."""
+    method = get(name)
+    if method.fit is None:
+        raise ValueError(f"{name} is a network that looks at neighbors, and has no color map; use recolor")
+    return method
 
 
 def recolor(
@@ -138,8 +175,9 @@ def recolor(
         name: key of `METHODS`.
         source: `(B, 3, H, W)` sRGB in [0, 1].
         reference: `(B, 3, H', W')` sRGB in [0, 1]; the picture whose colors are wanted.
-        palette: `(k, 3)` CIELAB or hex colors, instead of a reference, for methods of the family `"palette"`: what
-            the source's own palette of `k` colors, sorted by lightness, becomes.
+        palette: `(k, 3)` CIELAB or hex colors, instead of a reference. For methods of the family `"palette"`: what
+            the source's own palette of `k` colors, sorted by lightness, becomes. For those of the family `"learned"`:
+            the colors wanted, in equal parts.
         options: of the method.
 
     Returns:
@@ -156,6 +194,9 @@ def recolor(
     method = get(name)
     check.rgb(source, "source")
     _one_aim(name, reference, palette)
+    if method.run:
+        _no_options(name, options)
+        return method.run(source, reference if palette is None else palette_picture(palette, source))
     if palette is not None:
         color_map = fit_palette(name, source, palette, **options)
     else:
@@ -169,6 +210,17 @@ def _one_aim(name: str, reference, palette) -> None:
         raise ValueError(f"{name}: nothing to recolor towards; give a reference picture or a palette")
     if reference is not None and palette is not None:
         raise ValueError(f"{name}: give a reference picture or a palette, not both")
+
+
+def _no_options(name: str, options: dict) -> None:
+    if options:
+        raise ValueError(f"{name} has no option {next(iter(options))!r}: it is a trained network")
+
+
+def palette_picture(palette: Palette, source: Tensor) -> Tensor:
+    """A palette as a picture `(B, 3, 1, k)` of equal swatches, for what takes its reference as a histogram."""
+    rgb = palettes.to_rgb(palettes.as_palette(palette)).to(source)
+    return rgb.T.reshape(1, 3, 1, -1).expand(len(source), -1, -1, -1)
 
 
 def fit_palette(name: str, source: Tensor, palette: Palette, *, weights: Tensor | None = None) -> ColorMap:
@@ -219,6 +271,10 @@ def recolor_uint8(
     Raises:
         ValueError: as `recolor`.
     """
+    if get(name).run:
+        _one_aim(name, reference, palette)
+        wanted = None if reference is None else images.to_tensor(reference)
+        return images.to_uint8(recolor(name, images.to_tensor(source), wanted, palette, **options))
     if ops.compile_cpu.on and get(name).on_levels and not options:
         _one_aim(name, reference, palette)
         if palette is None:
@@ -242,7 +298,7 @@ def fit_uint8(
     Raises:
         ValueError: as `recolor`, and for a method that looks at neighbors: no LUT can hold it.
     """
-    if get(name).finish is not None:
+    if color_method(name).finish is not None:
         raise ValueError(f"{name} looks at neighboring pixels, which no LUT can hold; choose a global method")
     _, colors, counts = distinct(source)
     return _fit_colors(name, colors, counts, reference, palette, **options)

@@ -4,6 +4,7 @@ Files of the running profile lie in `_build/<profile>/results`; the reviewed rec
 `book/results`.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -68,6 +69,20 @@ class Run:
     def folder(self) -> Path:
         """Where files that this run makes for its reader are kept, `_build/<profile>/results/<stem>`."""
         folder = paths.results_dir() / self.stem
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the training of this run is kept, `_build/<profile>/checkpoints/<stem>/<hash>`.
+
+        The hash is of the parameters and of the library's code: the same training goes on where it was interrupted, and
+        a changed one begins anew.
+        """
+        digest = hashlib.sha256(json.dumps(_plain(self.parameters), sort_keys=True).encode())
+        for path in sorted((paths.ROOT / "ctlib").rglob("*.py")):
+            digest.update(path.read_bytes())
+        folder = paths.results_dir().parent / "checkpoints" / self.stem / digest.hexdigest()[:12]
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 

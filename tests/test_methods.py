@@ -21,7 +21,8 @@ from ctlib.distinct import distinct, repaint
 from ctlib.methods import METHODS
 
 EVERY = pytest.mark.parametrize("name", METHODS)
-GLOBAL = [name for name, method in METHODS.items() if method.finish is None]
+GLOBAL = [name for name, method in METHODS.items() if method.fit and method.finish is None]
+LEARNED = [name for name, method in METHODS.items() if method.family == "learned"]
 #: what these do depends on draws or on bins that a rounding error can tip; the others are exact
 ROUGH = {"swatch", "swatch_seed", "idt", "idt_regrain", "sliced_ot"}
 
@@ -100,10 +101,11 @@ def test_the_mean_color_comes_near_the_reference(name):
     before, after = ((image.mean((2, 3)) - reference.mean((2, 3))).abs().mean() for image in (source, result))
     if name == "identity":
         assert torch.equal(result, source)
-    elif name == "swatch_seed":  # the published version stretches the result away from the reference
+    elif name in ("swatch_seed", "analogy_tile"):  # published ones: the first stretches, the second hardly listens
         assert (result - source).abs().mean() > 0.01
     else:
-        assert after < (before if METHODS[name].family == "palette" or name == "swatch" else 0.5 * before)
+        slow = METHODS[name].family in ("palette", "learned") or name == "swatch"
+        assert after < (before if slow else 0.5 * before)
 
 
 @EVERY
@@ -159,7 +161,7 @@ def test_a_batch_is_a_loop(name):
     references = torch.cat([tensor(REFERENCE[::2, ::2]), tensor(REFERENCE[::2, ::2, ::-1])])
     loop = [methods.recolor(name, s[None], r[None]) for s, r in zip(sources, references, strict=True)]
     found = methods.recolor(name, sources, references)
-    assert (found - torch.cat(loop)).abs().mean() < (2 / 255 if name in ROUGH else 1e-6)
+    assert (found - torch.cat(loop)).abs().mean() < (2 / 255 if name in ROUGH else 1e-4 if name in LEARNED else 1e-6)
 
 
 # ---- wrong input
@@ -261,6 +263,19 @@ def test_a_palette_instead_of_a_reference(name):
     assert np.abs(levels - result[0].permute(1, 2, 0).numpy() * 255).max() <= 1
 
 
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_network_takes_a_palette_and_no_options(name):
+    result = methods.recolor(name, tensor(SOURCE), None, PALETTE)
+    drawn = methods.palette_picture(PALETTE, tensor(SOURCE))
+    assert drawn.shape == (1, 3, 1, 3) and torch.equal(result, methods.recolor(name, tensor(SOURCE), drawn))
+    assert (methods.recolor_uint8(name, SOURCE, None, PALETTE) != SOURCE).any()
+    with pytest.raises(ValueError, match=f"{name} has no option 'k'"):
+        methods.recolor(name, tensor(SOURCE), tensor(REFERENCE), k=3)
+    for call in (methods.fit, methods.fit_uint8):
+        with pytest.raises(ValueError, match=f"{name} is a network .* use recolor"):
+            call(name, *((SOURCE, REFERENCE) if call is methods.fit_uint8 else (tensor(SOURCE), tensor(REFERENCE))))
+
+
 def test_options_reach_the_method():
     source, reference = tensor(SOURCE), tensor(REFERENCE)
     for name, options in [
@@ -303,9 +318,10 @@ def test_the_ids_are_those_that_results_are_stored_under():
     assert list(METHODS) == [
         *["identity", "mean_std_rgb", "reinhard_lalphabeta", "reinhard_lab", "swatch_seed", "swatch", "cholesky"],
         *["square_root", "mkl_rgb", "mkl_lab", "xiao_ma", "histogram_rgb", "histogram_lab", "hm_mkl_hm", "idt"],
-        *["idt_regrain", "sliced_ot", "chang", "chang_demo", "chang_bz"],
+        *["idt_regrain", "sliced_ot", "chang", "chang_demo", "chang_bz", "analogy_tile", "analogy_film", "analogy"],
     ]
-    assert {method.family for method in METHODS.values()} == {"baseline", "statistics", "distribution", "palette"}
+    families = {"baseline", "statistics", "distribution", "palette", "learned"}
+    assert {method.family for method in METHODS.values()} == families
     assert len({method.title for method in METHODS.values()}) == len(METHODS)
 
 

@@ -27,11 +27,14 @@ PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ROOMS = (
     ("atomic", "paths", "check", "color", "deep", "distinct"),
     ("ops",),
-    ("images", "lut"),
+    ("images", "lut", "checkpoints"),
     ("classical", "metrics"),
+    ("models", "losses"),
     ("data", "methods"),
     ("evaluate",),
     ("figures",),
+    ("train",),
+    ("recipes",),
     ("bench",),
     ("results", "cli"),
 )

@@ -4,8 +4,8 @@ The Snakefile turns the answer into rule inputs, so that an edit reruns what dep
 `python tools/graph.py` to see the graph.
 
 A notebook needs three things: the `ctlib` modules it reaches by import, directly or through other modules; the TOML
-files that those modules name; and the results of each notebook whose stem stands in a string of its code, as in
-`results.read("10_statistics_transfer")`.
+files and the trained weights that those modules or the notebook name; and the results of each notebook whose stem
+stands in a string of its code, as in `results.read("10_statistics_transfer")`.
 """
 
 import ast
@@ -84,11 +84,13 @@ def module_files(name: str, root: Path) -> Iterator[Path]:
 
 @cache
 def direct(path: Path, root: Path) -> tuple[frozenset[Path], frozenset[Path]]:
-    """Package modules that one file imports, and the TOML files it names."""
+    """Package modules that one file imports, and the TOML files and weights it names."""
     tree = parse(path)
     package = ".".join(path.relative_to(root).parent.parts)
     modules = {file for name in imported(tree, package) for file in module_files(name, root)}
-    tables = {root / "data" / text for text in strings(tree) if text.endswith(".toml") and "/" not in text}
+    plain = [text for text in strings(tree) if re.fullmatch(r"[\w.-]+", text)]
+    tables = {root / "data" / text for text in plain if text.endswith(".toml")}
+    tables |= {root / "data" / "pretrained" / text / "model.safetensors" for text in plain}
     return frozenset(modules - {path}), frozenset(table for table in tables if table.is_file())
 
 

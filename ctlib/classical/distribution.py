@@ -294,7 +294,7 @@ def _draw(colors: Tensor, weights: Tensor | None, samples: int, generator: torch
 
 def match_sorted(values: Tensor, wanted: Tensor, levels: int) -> Curve:
     """The curve that takes the quantiles of `(B, N)` values to those of `(B, M)` wanted ones."""
-    have, want = values.detach().sort(dim=1).values, wanted.detach().sort(dim=1).values
+    have, want = (part.detach().contiguous().sort(dim=1).values for part in (values, wanted))
     low, high = have[:, :1], have[:, -1:]
     nodes = []
     for h, w in zip(have, want, strict=True):

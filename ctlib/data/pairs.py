@@ -61,8 +61,9 @@ class Photos:
 
     @property
     def manifest(self) -> dict[str, str]:
-        """File name to SHA-256 of every photograph, for the model card."""
-        return {self.caches[number].names[row]: self.caches[number].sha256[row] for number, row in self.places}
+        """Cache and file name to SHA-256 of every photograph, for the model card."""
+        places = [(self.caches[number], row) for number, row in self.places]
+        return {f"{cache.folder.name}/{cache.names[row]}": cache.sha256[row] for cache, row in places}
 
 
 class Renditions:
@@ -91,10 +92,10 @@ class Renditions:
 
     @property
     def manifest(self) -> dict[str, str]:
-        """Rendition number and file name to SHA-256, for the model card."""
+        """Cache and file name to SHA-256, for the model card."""
         return {
-            f"{number}/{name}": digest
-            for number, cache in enumerate(self.caches)
+            f"{cache.folder.name}/{name}": digest
+            for cache in self.caches
             for name, digest in zip(cache.names, cache.sha256, strict=True)
         }
 

@@ -159,6 +159,10 @@ class ColorTransfer(nn.Module):
             """What follows a convolution that knows the code."""
             return (None if plain else norm(channels), Film(code, channels) if film else None)
 
+        def act() -> nn.Module:
+            # a shift by the code can push a channel below zero everywhere; through a ReLU it never came back
+            return nn.LeakyReLU(0.2) if film else nn.ReLU()
+
         def conv(inputs: int, outputs: int, bias: bool = True) -> nn.Module:
             return conv3(inputs, outputs, separable=widths.separable and inputs > 24, bias=bias)
 
@@ -182,9 +186,9 @@ class ColorTransfer(nn.Module):
             middle, width = (widths.middle, full) if last else (width, width)
             decoder.append(
                 Block(
-                    *(nn.ReLU(), nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)),
-                    *(conv(inputs, middle, bias=not last), *after(middle), nn.ReLU()),
-                    *(conv(middle, width), *after(width), nn.ReLU()),
+                    *(act(), nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)),
+                    *(conv(inputs, middle, bias=not last), *after(middle), act()),
+                    *(conv(middle, width), *after(width), act()),
                     *(conv(width, width), *(() if last else after(width))),
                 )
             )
@@ -194,23 +198,25 @@ class ColorTransfer(nn.Module):
         self.decoder, self.sides = nn.ModuleList(decoder), nn.ModuleList(sides)
 
         # film keeps the picture's own colors in `guide`: a norm there would hide what the scales refer to
-        self.guide = Block(conv3(colors, full), None if film else norm(full), nn.ReLU(), conv(full, full))
+        self.guide = Block(conv3(colors, full), None if film else norm(full), act(), conv(full, full))
         inner = widths.hidden + tiled
         self.refine = nn.ModuleList(
             Block(
-                *(conv(full + tiled, inner), *after(inner), nn.ReLU()),
+                *(conv(full + tiled, inner), *after(inner), act()),
                 *(conv(inner, full), *after(full)),
             )
             for _ in range(widths.steps)
         )
         head = []
         for _ in range(3):
-            head += [conv(full, full), Film(code, full) if film else None, nn.ReLU()]
+            head += [conv(full, full), Film(code, full) if film else None, act()]
         self.head = Block(*head, conv3(full, 3))
 
     def forward(self, unit: Tensor, source_code: Tensor, reference_code: Tensor) -> tuple[Tensor, list[Tensor]]:
         """See `HistogramAnalogy.forward`."""
         code = torch.cat([source_code, reference_code], dim=1)
+        if self.conditioning == "film":
+            code = functional.layer_norm(code, code.shape[1:])  # of one size, whatever the histogram
         skips, features = [], unit
         for block in self.encoder:
             features = block(features)

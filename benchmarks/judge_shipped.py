@@ -1,0 +1,38 @@
+"""Judge the shipped networks where the quick book cannot: on FiveK and on unpaired photographs, beside other methods.
+
+    CTLIB_DATA=<folder with fivek/ and dpst/> python benchmarks/judge_shipped.py [--long-side 512]
+
+Both sets are for evaluation only: no shipped weights have seen them. The result, `judge_shipped.json`, goes to
+`_build/lab/results`; a reviewed copy is the record in `book/results`, which notebooks/20_train_histogram_analogy shows.
+"""
+
+import argparse
+
+from ctlib import evaluate, methods, metrics, paths, results
+
+PAIRED = ["psnr", "ssim", "ciede2000", "psnr_lab_official"]
+UNPAIRED = ["hellinger_ab", "sliced_wasserstein", "edge_ssim", "ssim_l"]
+BESIDE = ["identity", "reinhard_lab", "mkl_lab", "mkl_rgb", "histogram_rgb", "histogram_lab", "idt", "idt_regrain"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--long-side", type=int, default=512, help="pixels")
+    options = parser.parse_args()
+    run = results.start("judge_shipped", long_side=options.long_side)
+    names = BESIDE + [name for name, method in methods.METHODS.items() if method.family == "learned"]
+    # the scenes beside the folder `pairs` were developed from raw by other software
+    ids = {path.name[:5] for path in (paths.data_dir() / "fivek" / "pairs").glob("a*")}
+    cases = [case for case in evaluate.fivek_cases(options.long_side) if case.name in ids and case.kind != "unpaired"]
+    rows = evaluate.judge(names, cases, PAIRED)
+    unpaired = evaluate.folder_cases("dpst", options.long_side)
+    rows += evaluate.judge(names, unpaired, UNPAIRED)
+    print(run.write(rows, sets={"fivek": len(cases) // 2, "dpst": len(unpaired)}))
+    for kind, columns in (("paired", PAIRED), ("same edit", PAIRED), ("unpaired", UNPAIRED)):
+        print(f"\n{kind:16}" + "".join(f"{metrics.METRICS[column].name:>20}" for column in columns))
+        for row in evaluate.summary(rows, kind, columns):
+            print(f"{row['method']:16}" + "".join(f"{row[column]:20.3f}" for column in columns))
+
+
+if __name__ == "__main__":
+    main()
