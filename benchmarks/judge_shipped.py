@@ -12,7 +12,7 @@ from ctlib import evaluate, methods, metrics, paths, results
 
 PAIRED = ["psnr", "ssim", "ciede2000", "psnr_lab_official"]
 UNPAIRED = ["hellinger_ab", "sliced_wasserstein", "edge_ssim", "ssim_l"]
-BESIDE = ["identity", "reinhard_lab", "mkl_lab", "mkl_rgb", "histogram_rgb", "histogram_lab", "idt", "idt_regrain"]
+BESIDE = ["identity", "reinhard_lab", "mkl_lab", "mkl_rgb", "histogram_rgb", "histogram_lab", "idt"]
 
 
 def main() -> None:
