@@ -142,8 +142,7 @@ def training(side: int, batch: int, count: int) -> list[dict]:
             "student, loader alone": lambda: next(slow),
             "ours, loader and pairs alone": lambda: objective.pair(next(fast)),
         }
-        with ops.compile_cpu():
-            seconds = rounds(contenders, count)
+        seconds = rounds(contenders, count)
     return [
         {"case": f"training {side}", "method": name, "images_per_second": batch / value}
         for name, value in seconds.items()

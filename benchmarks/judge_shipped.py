@@ -7,8 +7,9 @@ Both sets are for evaluation only: no shipped weights have seen them. The result
 """
 
 import argparse
+import hashlib
 
-from ctlib import evaluate, methods, metrics, paths, results
+from ctlib import evaluate, images, methods, metrics, paths, results
 
 PAIRED = ["psnr", "ssim", "ciede2000", "psnr_lab_official"]
 UNPAIRED = ["hellinger_ab", "sliced_wasserstein", "edge_ssim", "ssim_l"]
@@ -23,11 +24,17 @@ def main() -> None:
     names = BESIDE + [name for name, method in methods.METHODS.items() if method.family == "learned"]
     # the scenes beside the folder `pairs` were developed from raw by other software
     ids = {path.name[:5] for path in (paths.data_dir() / "fivek" / "pairs").glob("a*")}
-    cases = [case for case in evaluate.fivek_cases(options.long_side) if case.name in ids and case.kind != "unpaired"]
+    cases = [case for case in evaluate.fivek_cases(options.long_side) if case.kind != "unpaired"]
+    cases = [case for case in cases if not ids or case.name in ids]
     rows = evaluate.judge(names, cases, PAIRED)
     unpaired = evaluate.folder_cases("dpst", options.long_side)
     rows += evaluate.judge(names, unpaired, UNPAIRED)
-    print(run.write(rows, sets={"fivek": len(cases) // 2, "dpst": len(unpaired)}))
+    manifest = evaluate.manifest("fivek", cases) | {
+        f"{case.name}/{side}": hashlib.sha256(images.to_uint8(picture).tobytes()).hexdigest()
+        for case in unpaired
+        for side, picture in (("input", case.source), ("style", case.reference))
+    }
+    print(run.write(rows, data=manifest, sets={"fivek": len(cases) // 2, "dpst": len(unpaired)}))
     for kind, columns in (("paired", PAIRED), ("same edit", PAIRED), ("unpaired", UNPAIRED)):
         print(f"\n{kind:16}" + "".join(f"{metrics.METRICS[column].name:>20}" for column in columns))
         for row in evaluate.summary(rows, kind, columns):

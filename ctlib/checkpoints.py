@@ -9,15 +9,19 @@ Taught in: notebooks/20_train_histogram_analogy.
 import hashlib
 import json
 import warnings
+import zipfile
 from pathlib import Path
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ctlib import paths
 from ctlib.atomic import replacing
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # in a notebook its progress bars ask for ipywidgets, which the book does without
+    from huggingface_hub import PyTorchModelHubMixin
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 SHIPPED = paths.ROOT / "data" / "pretrained"  # our own weights, one folder a model
@@ -50,6 +54,11 @@ def load_state(path: Path | str) -> dict:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch comments on odd files before it refuses them
+            # torch compares no sums, and leaves memory as it was for what a flipped bit marks as a folder
+            with zipfile.ZipFile(path) as archive:
+                marked = [entry.filename for entry in archive.infolist() if entry.external_attr]
+                if damaged := archive.testzip() or " ".join(marked):
+                    raise ValueError(f"{damaged} is not what was written")
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the reader lets out whatever the damage leads to
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
@@ -92,45 +101,53 @@ class Pretrained(PyTorchModelHubMixin):
         try:
             config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
             model = cls(**config)
-        except (OSError, ValueError, TypeError) as error:
+        except Exception as error:  # what a wrong value leads to depends on the network
             raise CheckpointError(f"{folder / CONFIG}: no configuration of {cls.__name__} ({error})") from error
         weights = load_weights(folder / WEIGHTS)
         try:
-            model.load_state_dict({key: value.float() for key, value in weights.items()})
+            model.load_state_dict(weights)  # copies, in the type of the network
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:300]
             raise CheckpointError(f"{folder}: weights and config.json do not fit together ({reason})") from error
         return model.eval()
 
-    def save_pretrained(self, folder: Path | str, *, dtype: torch.dtype = torch.float16) -> Path:
+    def save_pretrained(self, folder: Path | str, *, dtype: torch.dtype = torch.float16, **_) -> Path:
         """Write `model.safetensors` and `config.json`, each atomically.
 
         Args:
             folder: made if missing. A hub id is not taken: see `push_to_hub`.
+            _: what `push_to_hub` passes on; the card is written by hand.
             dtype: of the stored weights. float16 halves the file; the network computes in float32 either way.
+
+        Raises:
+            CheckpointError: weights that are not finite in `dtype`; nothing is written then.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {key: value.detach().cpu().to(dtype).contiguous() for key, value in self.state_dict().items()}
+        weights = {key: value.detach().cpu().contiguous() for key, value in self.state_dict().items()}
+        weights = {key: value.to(dtype) if value.is_floating_point() else value for key, value in weights.items()}
         if bad := [key for key, value in weights.items() if not torch.isfinite(value).all()]:
-            raise CheckpointError(f"{folder}: {bad[0]} holds values that are not finite in {dtype}; nothing written")
+            raise CheckpointError(
+                f"{folder}: {bad[0]} holds values that are not finite in {dtype}; nothing was written; "
+                "dtype=torch.float32 takes what is only large"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / WEIGHTS) as temporary:
             save_file(weights, temporary, metadata={"format": "pt"})
         with replacing(folder / CONFIG) as temporary:
-            temporary.write_text(json.dumps(self._hub_mixin_config, indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(self._hub_mixin_config or {}, indent=1) + "\n", encoding="utf-8")
         return folder
 
 
 def _folder(name: str, options: dict) -> Path:
     """Folder with the weights that `name` stands for; those in `data/pretrained` are checked against their hash."""
-    shipped = SHIPPED / name
-    if "/" not in name and shipped.is_dir():
-        _check_hash(shipped / WEIGHTS)
-        return shipped
-    if Path(name).is_dir():
+    shipped = sorted(folder.name for folder in SHIPPED.glob("*/"))
+    if name in shipped:
+        _check_hash(SHIPPED / name / WEIGHTS)
+        return SHIPPED / name
+    if name and Path(name).is_dir():
         return Path(name)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        known = ", ".join(sorted(folder.parent.name for folder in SHIPPED.glob(f"*/{CONFIG}"))) or "none"
+        known = ", ".join(shipped) or "none"
         raise CheckpointError(f"{name}: no such weights; shipped are {known}; a folder or a hub id do too")
     from huggingface_hub import snapshot_download
 
@@ -143,7 +160,7 @@ def _folder(name: str, options: dict) -> Path:
 
 def _check_hash(path: Path) -> None:
     """Hold a shipped file against `data/pretrained/SHA256SUMS`, which `sha256sum --check` reads too."""
-    sums = dict(line.split("  ")[::-1] for line in (SHIPPED / "SHA256SUMS").read_text(encoding="utf-8").splitlines())
-    wanted = sums.get(f"{path.parent.name}/{path.name}")
-    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != wanted:
+    sums, found = SHIPPED / "SHA256SUMS", path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest()
+    lines = sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else []
+    if f"{found}  {path.parent.name}/{path.name}" not in lines:
         raise CheckpointError(f"{path}: missing, or not the file of SHA256SUMS; restore it with git checkout")

@@ -63,7 +63,7 @@ def recolor(
     names = list(methods.METHODS) if method == "all" else [method]
     if method == "all":
         if wanted is None:
-            raise ValueError("--method all needs a --reference; only the palette methods take a palette")
+            raise ValueError("--method all needs a --reference: most methods take no palette")
         if output.exists() and not output.is_dir():
             raise ValueError(f"{output}: is a file; --method all fills a folder, name another one")
         output.mkdir(parents=True, exist_ok=True)
@@ -126,14 +126,19 @@ def train(
     if recipe not in known:
         raise ValueError(f"unknown recipe {recipe!r}; known: {', '.join(known)}")
     module = importlib.import_module(f"ctlib.recipes.{recipe}")
-    values = (yaml.safe_load(options.read_text(encoding="utf-8")) or {}) if options else {}
-    if not isinstance(values, dict):
-        raise ValueError(f"{options}: must hold `name: value` lines")
-    for pair in parameter or []:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise ValueError(f"{pair!r}: a parameter is given as name=value")
-        values[name] = yaml.safe_load(value)
+    try:
+        values = (yaml.safe_load(options.read_text(encoding="utf-8")) or {}) if options else {}
+        if not isinstance(values, dict):
+            raise ValueError(f"{options}: must hold `name: value` lines")
+        for pair in parameter or []:
+            name, equals, value = pair.partition("=")
+            if not equals:
+                raise ValueError(f"{pair!r}: a parameter is given as name=value")
+            values[name] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"not YAML: {error}") from error
+    for name in ("case_side", "dataset", "processes"):  # a notebook's own, none of the training's business
+        values.pop(name, None)
     _, history = module.run(folder, **values)
     print(f"{folder}: step {history[-1]['step']}, loss {history[-1]['loss']:.5f}")
 

@@ -72,16 +72,17 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    @property
-    def checkpoints(self) -> Path:
-        """Where the training of this run is kept, `_build/<profile>/checkpoints/<stem>/<hash>`.
+    def checkpoints(self, **options) -> Path:
+        """Where a training of this run is kept, `_build/<profile>/checkpoints/<stem>/<hash>`.
 
-        The hash is of the parameters and of the library's code: the same training goes on where it was interrupted, and
-        a changed one begins anew.
+        The hash is of the training's options and of the code that trains: the same training goes on where it was
+        interrupted, and a changed one begins anew.
         """
-        digest = hashlib.sha256(json.dumps(_plain(self.parameters), sort_keys=True).encode())
-        for path in sorted((paths.ROOT / "ctlib").rglob("*.py")):
-            digest.update(path.read_bytes())
+        digest = hashlib.sha256(json.dumps(_plain(options), sort_keys=True).encode())
+        for room in ("train.py", "losses.py", "color.py", "recipes", "models", "data", "ops"):
+            place = paths.ROOT / "ctlib" / room
+            for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+                digest.update(path.read_bytes())
         folder = paths.results_dir().parent / "checkpoints" / self.stem / digest.hexdigest()[:12]
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -128,7 +129,8 @@ def read(stem: str) -> dict:
         path = folder / f"{stem}.json"
         if path.exists():
             return json.loads(path.read_text(encoding="utf-8")) | {"source": source}
-    raise FileNotFoundError(f"no results of {stem}: run notebooks/{stem}.ipynb first, or `make book`")
+    maker = f"notebooks/{stem}.ipynb" if stem[:2].isdigit() else f"benchmarks/{stem}.py"
+    raise FileNotFoundError(f"no results of {stem}: run {maker} first, or `make book`")
 
 
 def provenance() -> dict:

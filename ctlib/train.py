@@ -9,9 +9,11 @@ Taught in: notebooks/20_train_histogram_analogy.
 
 import json
 import math
+import os
 import platform
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from ctlib.checkpoints import CheckpointError, load_state, save_state
 
 STATE = "resume.pt"
 SCHEDULES = ("constant", "linear", "cosine")
-_FREE = ("save_every", "log_every", "sample_every", "workers")  # settings that change no bit of the result
+_FREE = ("save_every", "log_every", "sample_every")  # settings that change no bit of the result
 
 
 class TrainingError(RuntimeError):
@@ -84,18 +86,39 @@ class Settings:
         return self.lr
 
 
-def settings(**options) -> Settings:
-    """`Settings` from plain values, as a parameters cell or a YAML file has them.
+def settings(also: Iterable[str] = (), **options) -> Settings:
+    """`Settings` from plain values, as a parameters cell, a command line or a YAML file has them.
+
+    Args:
+        also: further names to list beside a misspelled one.
+        options: values; `"1e-3"`, which YAML takes for a word, is a number too.
 
     Raises:
-        ValueError: an unknown name; the message lists the known ones.
+        ValueError: an unknown or a missing name, or a value of the wrong type; the message names it.
     """
-    known = [field.name for field in fields(Settings)]
+    known = {field.name: field.default for field in fields(Settings)}
     if unknown := sorted(set(options) - set(known)):
-        raise ValueError(f"unknown setting {unknown[0]!r}; known are {', '.join(known)}")
-    if "betas" in options:
-        options["betas"] = tuple(options["betas"])
-    return Settings(**options)
+        names = sorted({*known, *also} - {"settings", "folder", "samples"})
+        raise ValueError(f"unknown option {unknown[0]!r}; known are {', '.join(names)}")
+    if "steps" not in options:
+        raise ValueError("steps: say how many updates of the weights to make, e.g. steps=1000")
+    values = {}
+    for name, value in options.items():
+        try:
+            if name == "betas":
+                first, second = value
+                values[name] = (float(first), float(second))
+            elif name == "precision":
+                values[name] = "no" if value is False else str(value)  # YAML reads a bare `no` as false
+            elif name == "steps" or type(known[name]) is int:
+                if isinstance(value, bool) or int(value) != float(value):
+                    raise ValueError
+                values[name] = int(value)
+            else:
+                values[name] = type(known[name])(value)
+        except (TypeError, ValueError):
+            raise ValueError(f"{name}: {value!r} is not the kind of value that is expected here") from None
+    return Settings(**values)
 
 
 class Order:
@@ -152,10 +175,13 @@ def fit(objective: nn.Module, dataset, settings: Settings, folder: Path | str, *
         TrainingError: the loss is not finite; the last good state is kept.
     """
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
     from torchdata.stateful_dataloader import StatefulDataLoader
 
     folder = Path(folder)
+    AcceleratorState._reset_state()  # a kernel may train in float32 first and in bf16 later
     accelerator = Accelerator(
+        cpu=_several_on_cpu(),
         mixed_precision=settings.precision,
         gradient_accumulation_steps=settings.accumulate,
         step_scheduler_with_optimizer=False,
@@ -177,34 +203,48 @@ def fit(objective: nn.Module, dataset, settings: Settings, folder: Path | str, *
         [weight for weight in objective.parameters() if weight.requires_grad], lr=settings.lr, betas=settings.betas
     )
     order = Order(len(dataset), settings.batch // settings.accumulate, settings.seed, rank, world)
-    loader = StatefulDataLoader(
-        dataset, batch_sampler=order, num_workers=settings.workers, pin_memory=accelerator.device.type == "cuda"
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="'set_vital' is deprecated")  # torchdata's, about torch
+        loader = StatefulDataLoader(
+            dataset, batch_sampler=order, num_workers=settings.workers, pin_memory=accelerator.device.type == "cuda"
+        )
     identity = _identity(objective, dataset, settings, accelerator)
     step, history = 0, []
     accelerator.wait_for_everyone()
-    if (folder / STATE).exists():
-        state = load_state(folder / STATE)
+    state = load_state(folder / STATE) if (folder / STATE).exists() else None
+    if state:
         _check(state, identity, folder)
         try:
             network.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
+            for weight, own in optimizer.state.items():
+                if own["exp_avg"].shape != weight.shape or own["exp_avg_sq"].shape != weight.shape:
+                    raise ValueError("the moments do not fit the weights")
             loader.load_state_dict(state["loader"])
+            step, history = int(state["step"]), list(state["history"])
+            logged = history[-1]["step"] if history else 0
+            if logged != step or order.place < 0:
+                raise ValueError(f"step {step}, but the log ends at {logged}")
+            batches = iter(loader)  # draws, so it comes before the generators are set
             torch.set_rng_state(state["rng"])
-            if state["cuda_rng"]:
-                torch.cuda.set_rng_state_all(state["cuda_rng"])
-            step, history = state["step"], state["history"]
-        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+            if accelerator.device.type == "cuda":
+                torch.cuda.set_rng_state(state["cuda_rng"], accelerator.device)
+        except (KeyError, ValueError, RuntimeError, TypeError, AttributeError, AssertionError, IndexError) as error:
             raise CheckpointError(f"{folder / STATE}: not whole ({error}); remove it and start anew") from error
+    else:
+        batches = iter(loader)
     if settings.compile:
         network.compile()
     objective, optimizer = accelerator.prepare(objective, optimizer)
     objective.train()
+    if state:
+        for own in optimizer.state.values():
+            own["step"] = own["step"].cpu()  # on a GPU, Adam would wait for it at each update
 
     def save() -> None:
         accelerator.wait_for_everyone()
         if first:
-            cuda_rng = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+            on_gpu = accelerator.device.type == "cuda"
             save_state(
                 folder / STATE,
                 {
@@ -214,14 +254,14 @@ def fit(objective: nn.Module, dataset, settings: Settings, folder: Path | str, *
                     "optimizer": optimizer.optimizer.state_dict(),
                     "loader": loader.state_dict(),
                     "rng": torch.get_rng_state(),
-                    "cuda_rng": cuda_rng,
+                    "cuda_rng": torch.cuda.get_rng_state(accelerator.device) if on_gpu else None,
                     "history": history,
                 },
             )
 
     watch = _Watch(settings, folder, step) if first else None
     losses, sums, began = [], {}, time.perf_counter()
-    for batch in loader if step < settings.steps else ():
+    for batch in batches if step < settings.steps else ():
         batch = {
             key: value.to(accelerator.device, non_blocking=True) if key != "seed" else value
             for key, value in batch.items()
@@ -246,10 +286,13 @@ def fit(objective: nn.Module, dataset, settings: Settings, folder: Path | str, *
         if not log:
             continue  # looking at a number would make a GPU wait
         bad = ~torch.isfinite(accelerator.reduce(torch.stack(losses), "mean"))
-        if bad.any():
-            where = step - len(losses) // settings.accumulate + int(bad.nonzero()[0]) // settings.accumulate + 1
+        spoiled = keep and not all(torch.isfinite(weight).all() for weight in network.parameters())
+        if bad.any() or spoiled:  # a gradient can spoil the weights while the loss is still a number
+            back = int(bad.nonzero()[0]) if bad.any() else len(losses) - 1
+            where = step - len(losses) // settings.accumulate + back // settings.accumulate + 1
             kept = f"{folder / STATE} keeps an earlier step" if (folder / STATE).exists() else "nothing was saved yet"
-            raise TrainingError(f"the loss is not finite at step {where}; {kept}; lower lr or look at the data")
+            what = "loss is" if bad.any() else "weights are"
+            raise TrainingError(f"the {what} not finite at step {where}; {kept}; lower lr or look at the data")
         losses = []
         done = step - (history[-1]["step"] if history else 0)
         means = accelerator.reduce(torch.stack([term.float() for term in sums.values()]), "mean")
@@ -270,6 +313,18 @@ def fit(objective: nn.Module, dataset, settings: Settings, folder: Path | str, *
     accelerator.wait_for_everyone()
     network.eval()
     return history
+
+
+def processes():
+    """Accelerate's state of this process, e.g. for `with processes().local_main_process_first():`."""
+    from accelerate import PartialState
+
+    return PartialState(cpu=_several_on_cpu())
+
+
+def _several_on_cpu() -> bool:
+    """Whether torchrun started several processes without GPUs, which Accelerate overlooks unless told."""
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.cuda.is_available()
 
 
 def _identity(objective: nn.Module, dataset, settings: Settings, accelerator) -> dict:
@@ -302,12 +357,13 @@ def _check(state: dict, identity: dict, folder: Path) -> None:
     if not isinstance(found, dict):
         raise CheckpointError(f"{folder / STATE}: not the state of a training run; remove it and start anew")
     for part, wanted in identity.items():
-        if found.get(part) == wanted:
+        finished = part == "environment" and state.get("step") == identity["settings"]["steps"]
+        if found.get(part) == wanted or finished:  # what is finished can be looked at anywhere
             continue
         if not isinstance(wanted, dict):
             detail = "other files"
         else:
-            other = found.get(part) or {}
+            other = found.get(part) if isinstance(found.get(part), dict) else {}
             keys = [key for key in wanted if wanted[key] != other.get(key)]
             detail = ", ".join(f"{key} was {other.get(key)!r} and is {wanted[key]!r}" for key in keys) or "other keys"
         raise CheckpointError(

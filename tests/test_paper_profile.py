@@ -35,7 +35,7 @@ def test_the_paper_profile_says_everything_that_the_recipe_takes():
     values = yaml.safe_load(PROFILE.read_text())
     notebook = set(graph.parameters(graph.ROOT / "notebooks" / f"{STEM}.ipynb"))
     settings = {"steps", "batch", "lr", "schedule", "precision", "workers"}
-    assert set(values) == notebook - {"seed", "case_side", "sets"}  # no sets: the data is FiveK
+    assert set(values) == notebook - {"seed", "sets"}  # no sets: the data is FiveK
     Settings(**{name: values[name] for name in settings})
     assert (values["width"], values["conditioning"], values["lr"]) == ("paper", "tile", 5e-5)
     assert recipe.Objective.__init__.__kwdefaults__["histogram"] == values["histogram"] == 1.5

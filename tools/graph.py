@@ -91,6 +91,9 @@ def direct(path: Path, root: Path) -> tuple[frozenset[Path], frozenset[Path]]:
     plain = [text for text in strings(tree) if re.fullmatch(r"[\w.-]+", text)]
     tables = {root / "data" / text for text in plain if text.endswith(".toml")}
     tables |= {root / "data" / "pretrained" / text / "model.safetensors" for text in plain}
+    if path.suffix == ".ipynb":  # a record that no notebook of the book makes, such as a benchmark's
+        records = {root / "book" / "results" / f"{text}.json" for text in plain}
+        tables |= {record for record in records if not (path.parent / f"{record.stem}.ipynb").is_file()}
     return frozenset(modules - {path}), frozenset(table for table in tables if table.is_file())
 
 

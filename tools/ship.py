@@ -1,6 +1,7 @@
 """From a finished training to shipped weights: copy them to data/pretrained, with a model card and a hash.
 
-    python tools/ship.py _build/training/film histogram-analogy-film-tiny --record book/results/judge_shipped.json
+    python tools/ship.py _build/training/film histogram-analogy-film-tiny \\
+        --method analogy_film --record book/results/judge_shipped.json
 
 Run `benchmarks/judge_shipped.py` between a first and a second call: the card quotes its numbers.
 """
@@ -98,6 +99,8 @@ def main() -> None:
             temporary.write_bytes((options.folder / file).read_bytes())
 
     files = json.loads(identity["data"])
+    if seen := {name.partition("-")[0] for name in files} & {"photos", "fivek", "dpst", "kodak"}:
+        raise SystemExit(f"{options.folder}: trained on {', '.join(seen)}, which the book judges on; nothing shipped")
     manifest = f"photographs-{hashlib.sha256(identity['data'].encode()).hexdigest()[:8]}.csv"
     with replacing(checkpoints.SHIPPED / manifest) as temporary, open(temporary, "w", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")

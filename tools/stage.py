@@ -28,8 +28,8 @@ from nbformat.v4 import new_markdown_cell
 BANNERS = {
     "quick": "<b>Quick profile.</b> Computed on an ordinary processor from the photographs that come with the "
     "installed packages: not the papers' numbers, which need the papers' data.",
-    "gpu": "<b>GPU profile.</b> Larger pictures and more time than the quick profile; notebooks without settings of "
-    "their own run as in the quick profile.",
+    "gpu": "<b>GPU profile.</b> Larger pictures and longer trainings than the quick profile; notebooks without "
+    "settings of their own run as in the quick profile.",
     "paper": "<b>Paper profile.</b> Chapters with settings of their own use the papers' kind of data, at the size at "
     "which it is usually compared; chapters without such settings run as in the quick profile.",
 }

@@ -61,9 +61,9 @@ class Photos:
 
     @property
     def manifest(self) -> dict[str, str]:
-        """Cache and file name to SHA-256 of every photograph, for the model card."""
+        """Cache, row and file name to SHA-256 of every photograph, for the model card; names may repeat in a set."""
         places = [(self.caches[number], row) for number, row in self.places]
-        return {f"{cache.folder.name}/{cache.names[row]}": cache.sha256[row] for cache, row in places}
+        return {f"{cache.folder.name}/{row:05d} {cache.names[row]}": cache.sha256[row] for cache, row in places}
 
 
 class Renditions:
@@ -167,9 +167,12 @@ def rendition_pairs(rgb: Tensor, other: Tensor, seeds: Sequence[int], side: int,
     Args:
         rgb, other: `(B, H, W, 3)` uint8 sRGB, source and target. seeds: one a picture.
         side: pixels of the squares.
-        hue: give each side its own change of average hue and saturation that keeps L*, as the authors' code does.
+        hue: give each side its own change of average hue and saturation that keeps L*, as the authors' code does, but
+            to two equal renditions the same one: an identity pair shall stay one.
     """
     uniform, _ = draw(seeds, rgb.device)
+    same = (rgb == other).flatten(1).all(1)
+    uniform[same, 10:12] = uniform[same, 8:10]
     pair = [_crop(picture, uniform, side) for picture in (rgb, other)]
     if hue:
         labs = [
@@ -183,7 +186,8 @@ def rendition_pairs(rgb: Tensor, other: Tensor, seeds: Sequence[int], side: int,
 
 def as_palette(lab: Tensor, k: int) -> Tensor:
     """Replace each of `(3, N)` colors by the mean of its cluster: k-means from evenly spaced colors by lightness."""
-    sample = lab[:, :: max(1, lab.shape[1] // 1024)]
+    places = torch.arange(1024, dtype=torch.float64) * 0.6180339887498949 % 1 * lab.shape[1]  # spread over the picture
+    sample = lab if lab.shape[1] <= 1024 else lab[:, places.long().to(lab.device)]
     order = sample[0].argsort()
     centers = sample[:, order[((torch.arange(k) + 0.5) / k * len(order)).long()]].clone()
     for _ in range(6):

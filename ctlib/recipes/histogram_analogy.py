@@ -7,6 +7,8 @@ r"""How Histogram Analogy is trained.
 Taught in: notebooks/20_train_histogram_analogy.
 """
 
+import inspect
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ctlib import paths, train
+from ctlib import ops, paths, train
 from ctlib.data import augment, cache, fivek, pairs, photos
 from ctlib.data.registry import IMAGES, DataError
 from ctlib.losses import histogram_loss, multi_scale_loss
-from ctlib.models.histogram_analogy import HistogramAnalogy, to_unit
+from ctlib.models.histogram_analogy import HistogramAnalogy, from_unit, to_unit
 
 RECIPES = ("paper", "official-history")
 
@@ -109,7 +111,7 @@ def photographs(sets: Sequence[str], size: int) -> pairs.Photos:
         DataError: a folder is missing or holds no picture.
     """
     caches = []
-    for name in sets:
+    for name in [sets] if isinstance(sets, str) else sets:
         if name == "photos":
             files = [photos.path(one) for one in photos.names()]
         else:
@@ -118,7 +120,7 @@ def photographs(sets: Sequence[str], size: int) -> pairs.Photos:
             files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
             if not files:
                 raise DataError(f"{name}: no pictures in {folder}; set CTLIB_DATA to the folder that holds {name}/")
-        caches.append(cache.build(files, cache_dir(f"{name}-{size}"), (size, size)))
+        caches.append(_cached(files, f"{name}-{size}", size))
     return pairs.Photos(*caches)
 
 
@@ -130,16 +132,19 @@ def renditions(size: int) -> pairs.Renditions:
     """
     dataset = fivek.FiveK()
     return pairs.Renditions(
-        *(
-            cache.build(dataset.paths_of(name), cache_dir(f"fivek-{name}-{size}"), (size, size))
-            for name in dataset.renditions
-        )
+        *(_cached(dataset.paths_of(name), f"fivek-{name}-{size}", size) for name in dataset.renditions)
     )
+
+
+def _cached(files: Sequence[Path], name: str, size: int) -> cache.Cache:
+    """The cache of one set, built by the first process of this machine while the others wait."""
+    with train.processes().local_main_process_first():
+        return cache.build(files, cache_dir(name), (size, size))
 
 
 def cache_dir(name: str) -> Path:
     """Where decoded pictures are kept. It is ours to write, which `$CTLIB_DATA` may not be."""
-    return paths.ROOT / "_build" / "cache" / name
+    return paths.ROOT / "_build" / "cache" / re.sub(r"[^\w.-]+", "_", name)
 
 
 def fivek_luts() -> Tensor | None:
@@ -167,7 +172,6 @@ def run(
     multi_scale: float = 0.5,
     centers: str = "official",
     shares: Sequence[float] = (0.55, 0.2, 0.1, 0.15),
-    samples=None,
     **settings,
 ) -> tuple[HistogramAnalogy, list[dict]]:
     """One training from its options, all plain values; the defaults are the paper's.
@@ -179,7 +183,6 @@ def run(
         size: of the cached squares in pixels; `side` of the training squares cut out of them.
         conditioning, width, bins, root, residual, curves, init: of `HistogramAnalogy`.
         recipe, histogram, multi_scale, centers, shares: of `Objective`.
-        samples: see `ctlib.train.fit`.
         settings: of `ctlib.train.Settings`.
 
     Returns:
@@ -188,9 +191,13 @@ def run(
     Raises:
         ValueError: an unknown option. DataError, CheckpointError, TrainingError: see `ctlib.train.fit`.
     """
-    settings = train.settings(**settings)
+    settings = train.settings(also=tuple(inspect.signature(run).parameters), **settings)
     if data not in ("fivek", "photos"):
         raise ValueError(f"data: expected fivek or photos, got {data!r}")
+    if size < side:
+        raise ValueError(f"size, side: squares of {side} pixels cannot be cut out of {size}")
+    if len(shares) != len(pairs.KINDS) or abs(sum(shares) - 1) > 1e-6 or min(shares) < 0:
+        raise ValueError(f"shares: expected one for each of {', '.join(pairs.KINDS)}, adding up to 1, got {shares}")
     torch.manual_seed(settings.seed)
     model = HistogramAnalogy(conditioning, width, bins, root, residual, curves, init)
     objective = Objective(
@@ -204,4 +211,20 @@ def run(
         luts=fivek_luts() if data == "photos" else None,
     )
     dataset = renditions(size) if data == "fivek" else photographs(sets, size)
+    samples = grid(objective, dataset) if settings.sample_every else None
     return model, train.fit(objective, dataset, settings, folder, samples=samples)
+
+
+def grid(objective: Objective, dataset, count: int = 6):
+    """What TensorBoard shows while a network is trained: source, result and target of the same pairs each time."""
+    batch = torch.utils.data.default_collate([dataset[number % len(dataset), number] for number in range(count)])
+
+    def picture(network: HistogramAnalogy) -> Tensor:
+        device = next(network.parameters()).device
+        pair = objective.pair({name: value.to(device) for name, value in batch.items()})
+        with torch.no_grad():
+            result, _ = network.transfer(pair.source, pair.reference)
+        rows = [torch.cat(lab.unbind(0), dim=2) for lab in (pair.source, from_unit(result.float()), pair.target)]
+        return ops.lab_to_rgb(torch.cat(rows, dim=1)[None]).clamp(0, 1)[0]
+
+    return picture

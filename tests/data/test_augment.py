@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from ctlib import color, metrics
+from ctlib import color, metrics, paths
+from ctlib.checkpoints import CheckpointError
 from ctlib.data import augment, photos
 
 SHIFTS = (0.1, 1 / 3, 0.5, 0.77)
@@ -133,6 +135,152 @@ def test_retouching_grows_with_strength():
         change = torch.cat([metrics.ciede2000(result, rgb) for result in results])
         assert (change.diff() > 0).all() and change[0] > 0.5
         assert all(result.shape == rgb.shape and result.dtype == rgb.dtype for result in results)
+
+
+KNOBS = {"exposure": 0, "temperature": 1, "tint": 2, "contrast": 3, "gamma": 4, "saturation": 5}
+KNOBS |= {"shadows_a": 6, "shadows_b": 7, "highlights_a": 8, "highlights_b": 9, "lut_0": 10, "lut_1": 11, "lut_2": 12}
+
+
+def edited(rgb: torch.Tensor, luts: torch.Tensor | None = None, **knobs: float) -> torch.Tensor:
+    """`rgb` retouched by some knobs, the others at zero."""
+    values = torch.zeros(len(rgb), augment.KNOBS)
+    for name, value in knobs.items():
+        values[:, KNOBS[name]] = value
+    return augment.retouch_by(rgb, values, luts)
+
+
+def moves(rgb: torch.Tensor, luts: torch.Tensor | None = None, **knobs: float) -> tuple[float, float, float, float]:
+    """Mean change of L, a, b and of the chroma."""
+    before, after = color.rgb_to_lab(rgb), color.rgb_to_lab(edited(rgb, luts, **knobs))
+    chroma = (after[:, 1:].norm(dim=1) - before[:, 1:].norm(dim=1)).mean().item()
+    return *(after - before).mean((0, 2, 3)).tolist(), chroma
+
+
+def test_knobs_at_zero_change_nothing():
+    rgb = noise(2, 3, 32, 32)
+    assert (edited(rgb) - rgb).abs().max() * 255 < 1e-6
+    assert (edited(rgb.float()) - rgb.float()).abs().max() * 255 < 0.005
+    assert torch.equal(edited(rgb), edited(rgb, torch.rand(3, 3, 5, 5, 5)))  # tables, too, wait for their knobs
+    assert len(KNOBS) == augment.KNOBS
+
+
+@pytest.mark.parametrize("size", [0.5, 1.5])
+def test_each_knob_moves_what_it_is_for(size):
+    rgb = photos.tensor("coffee", 64)
+    up = {name: moves(rgb, **{name: size}) for name in KNOBS}
+    down = {name: moves(rgb, **{name: -size}) for name in KNOBS}
+    for name, part in {"exposure": 0, "gamma": 0, "temperature": 2, "saturation": 3, "tint": 1}.items():
+        assert up[name][part] > 0.5 * size and down[name][part] < -0.5 * size, name
+    assert up["temperature"][1] > 0 > down["temperature"][1]  # orange against blue: a goes with b
+    assert abs(up["gamma"][1]) < 0.1 and abs(up["saturation"][0]) < size and abs(up["tint"][0]) < 2 * size
+    for name, part in {"shadows_a": 1, "shadows_b": 2, "highlights_a": 1, "highlights_b": 2}.items():
+        assert up[name][part] > 0.2 * size and down[name][part] < -0.2 * size
+        assert abs(up[name][0]) < 0.1 and abs(up[name][3 - part]) < 0.1
+    for name in ("lut_0", "lut_1", "lut_2"):
+        assert max(map(abs, up[name] + down[name])) < 0.01
+
+
+def grays(*levels: float) -> torch.Tensor:
+    return torch.tensor(levels, dtype=torch.float64).expand(1, 3, 1, -1)
+
+
+def test_contrast_is_an_s_and_gamma_a_power():
+    lab = torch.zeros(1, 3, 1, 5, dtype=torch.float64)
+    lab[0, 0, 0] = torch.tensor([25.0, 50, 75, 100, 0])
+    rgb = color.lab_to_rgb(lab)
+    before = color.rgb_to_lab(rgb)[0, 0, 0]
+    more, less = (color.rgb_to_lab(edited(rgb, contrast=value))[0, 0, 0] for value in (1.0, -1.0))
+    assert more[0] < before[0] - 2 < less[0] - 4 and more[2] > before[2] + 2 > less[2] + 4
+    assert torch.stack([more, less])[:, [1, 3, 4]] == pytest.approx(before[[1, 3, 4]].expand(2, -1), abs=0.01)
+    lighter = color.rgb_to_lab(edited(rgb, gamma=4.0))[0, 0, 0]
+    assert lighter[:4].tolist() == pytest.approx([50, 50**0.5 * 10, 75**0.5 * 10, 100], abs=0.05)
+
+
+@pytest.mark.parametrize("contrast", [-9.0, 9.0])
+def test_the_tone_curve_always_rises(contrast):
+    rgb = grays(*torch.linspace(0, 1, 200).tolist())
+    assert (edited(rgb, contrast=contrast).diff(dim=3) > -1e-6).all()
+    assert (edited(rgb, contrast=contrast, gamma=2.0).diff(dim=3) > -1e-6).all()
+
+
+def test_exposure_is_a_power_of_two_in_linear_light():
+    rgb = grays(0.1, 0.4, 0.6)
+    lin_rgb = color.srgb_to_linear(edited(rgb, exposure=1.5)) / color.srgb_to_linear(rgb)
+    assert lin_rgb == pytest.approx(torch.full_like(rgb, 2**0.6), abs=0.01)
+
+
+def test_split_toning_parts_shadows_and_highlights():
+    rgb = grays(0, 0.2, 0.8, 1)
+    _, a, b = color.rgb_to_lab(edited(rgb, shadows_b=-2.0, highlights_b=2.0))[0, :, 0]
+    assert b[1] < -1 and b[2] > 1 and a.abs().max() < 0.1
+    assert b[[0, 3]].abs().max() < 0.02  # black and white stay neutral
+    for name in ("shadows_a", "shadows_b", "highlights_a", "highlights_b"):
+        assert edited(rgb, **{name: 5.0})[..., [0, 3]] == pytest.approx(rgb[..., [0, 3]], abs=1e-3)
+
+
+def test_knobs_are_one_row_a_picture():
+    rgb, knobs = noise(), torch.randn(4, augment.KNOBS, generator=seeded())
+    luts = torch.rand(3, 3, 5, 5, 5, generator=seeded())
+    batch = augment.retouch_by(rgb, knobs, luts)
+    loop = torch.cat([augment.retouch_by(rgb[i : i + 1], knobs[i : i + 1], luts) for i in range(4)])
+    assert batch == pytest.approx(loop, abs=1e-9)
+    assert torch.equal(augment.retouch(rgb, seeded(5), 0.7), augment.retouch_by(rgb, drawn(5) * 0.7))
+
+
+def drawn(seed: int) -> torch.Tensor:
+    return torch.randn(4, augment.KNOBS, generator=seeded(seed))
+
+
+def identity_table(nodes: int) -> torch.Tensor:
+    axis = torch.linspace(0, 1, nodes)
+    return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"))
+
+
+def test_identity_tables_do_nothing():
+    mean = augment._LUT_WEIGHTS[0][0]
+    luts = torch.zeros(3, 3, 9, 9, 9)
+    luts[0] = identity_table(9) / mean  # at its mean weight the identity
+    rgb = noise(2, 3, 16, 16)
+    assert edited(rgb, luts, lut_1=1.0) == pytest.approx(rgb, abs=1e-6)
+    assert edited(rgb.float(), luts, lut_1=1.0) == pytest.approx(rgb.float(), abs=2e-5)
+    stronger = edited(rgb, luts, lut_0=1.0)  # a weight a little above it is a little more light
+    assert stronger == pytest.approx((rgb * (1 + augment._LUT_WEIGHTS[1][0] / mean)).clamp(max=1), abs=1e-6)
+
+
+def test_tables_move_only_the_pictures_whose_knobs_ask_for_it():
+    rgb, knobs = noise(2, 3, 8, 8), torch.zeros(2, augment.KNOBS)
+    knobs[1, 12] = 0.5
+    result = augment.retouch_by(rgb, knobs, torch.rand(3, 3, 5, 5, 5, generator=seeded()))
+    assert result[0] == pytest.approx(rgb[0], abs=1e-6)
+    assert (result[1] - rgb[1]).abs().mean() > 0.05 and result.min() >= 0 and result.max() <= 1
+
+
+def test_axes_of_the_tables_in_the_file(tmp_path):
+    red, green, blue = identity_table(5)
+    stored = torch.stack([red, 2 * green, 3 * blue]).permute(0, 3, 2, 1).contiguous()  # channel, blue, green, red
+    path = tmp_path / "luts.safetensors"
+    save_file({f"lut{number}": (number + 1) * stored for number in range(3)}, path)
+    luts = augment.fivek_luts(path)
+    assert luts.shape == (3, 3, 5, 5, 5) and luts.is_contiguous()
+    assert torch.equal(luts[1], 2 * torch.stack([red, 2 * green, 3 * blue]))
+    with pytest.raises(CheckpointError, match=r"nowhere\.safetensors: there are no weights"):
+        augment.fivek_luts(tmp_path / "nowhere.safetensors")
+
+
+def test_real_tables_are_the_right_way_round():
+    path = paths.data_dir() / "weights" / "fivek_3dlut_paired_srgb.safetensors"
+    if not path.exists():
+        pytest.skip("set CTLIB_DATA to a folder with weights/fivek_3dlut_paired_srgb.safetensors")
+    luts = augment.fivek_luts(path)
+    assert luts.shape == (3, 3, 33, 33, 33)
+    for table in luts[:2]:  # each channel rises along its own axis most; the third table is nearly one of grays
+        rises = torch.tensor([[channel.diff(dim=axis).mean() for axis in range(3)] for channel in table])
+        first, second = rises.topk(2).values.unbind(1)
+        assert rises.argmax(1).tolist() == [0, 1, 2] and (first > 1.9 * second).all()
+    mixed = torch.einsum("t,tcxyz->cxyz", torch.tensor(augment._LUT_WEIGHTS[0]), luts)
+    assert (mixed - identity_table(33)).abs().mean() < 0.1
+    gray = edited(grays(*torch.linspace(0, 1, 33).tolist()), luts, lut_1=1e-6)
+    assert (gray.amax(1) - gray.amin(1)).max() < 0.03 and (gray[0, 1, 0].diff() >= -1e-6).all()
 
 
 @pytest.mark.parametrize("strength", [0.0, 1.0, 4.0])
