@@ -1,6 +1,7 @@
 """Judge the shipped networks where the quick book cannot: on FiveK and on unpaired photographs, beside other methods.
 
-    CTLIB_DATA=<folder with fivek/ and dpst/> python benchmarks/judge_shipped.py [--long-side 512]
+    CTLIB_DATA=<folder with fivek/ and dpst/> python benchmarks/judge_shipped.py
+    ... python benchmarks/judge_shipped.py --methods analogy    # anew; the rows of the other methods stay
 
 Both sets are for evaluation only: no shipped weights have seen them. The result, `judge_shipped.json`, goes to
 `_build/lab/results`; a reviewed copy is the record in `book/results`, which notebooks/20_train_histogram_analogy shows.
@@ -19,9 +20,11 @@ BESIDE = ["identity", "reinhard_lab", "mkl_lab", "mkl_rgb", "histogram_rgb", "hi
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--long-side", type=int, default=512, help="pixels")
+    parser.add_argument("--methods", nargs="*", help="names of methods; all by default")
     options = parser.parse_args()
     run = results.start("judge_shipped", long_side=options.long_side)
-    names = BESIDE + [name for name, method in methods.METHODS.items() if method.family == "learned"]
+    every = BESIDE + [name for name, method in methods.METHODS.items() if method.family == "learned"]
+    names = options.methods or every
     # the scenes beside the folder `pairs` were developed from raw by other software
     ids = {path.name[:5] for path in (paths.data_dir() / "fivek" / "pairs").glob("a*")}
     cases = [case for case in evaluate.fivek_cases(options.long_side) if case.kind != "unpaired"]
@@ -29,6 +32,14 @@ def main() -> None:
     rows = evaluate.judge(names, cases, PAIRED)
     unpaired = evaluate.folder_cases("dpst", options.long_side)
     rows += evaluate.judge(names, unpaired, UNPAIRED)
+    commit = results.provenance()["commit"]
+    rows = [row | {"commit": commit} for row in rows]
+    if options.methods:
+        before = results.read("judge_shipped")
+        if before["parameters"] != run.parameters:
+            parser.error(f"the result so far has {before['parameters']}; judge all methods anew")
+        rows += [row for row in before["rows"] if row["method"] not in names]
+        rows.sort(key=lambda row: every.index(row["method"]))
     manifest = evaluate.manifest("fivek", cases) | {
         f"{case.name}/{side}": hashlib.sha256(images.to_uint8(picture).tobytes()).hexdigest()
         for case in unpaired

@@ -1,6 +1,7 @@
 """The `ctlib` command: recolor your own photographs without opening a notebook."""
 
 import functools
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -140,7 +141,8 @@ def train(
     for name in ("case_side", "dataset", "processes"):  # a notebook's own, none of the training's business
         values.pop(name, None)
     _, history = module.run(folder, **values)
-    print(f"{folder}: step {history[-1]['step']}, loss {history[-1]['loss']:.5f}")
+    if int(os.environ.get("RANK", 0)) == 0:  # several processes have one result
+        print(f"{folder}: step {history[-1]['step']}, loss {history[-1]['loss']:.5f}")
 
 
 @data_app.command("list")

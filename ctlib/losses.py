@@ -30,7 +30,12 @@ def multi_scale_loss(sides: Sequence[Tensor], target: Tensor, recipe: str = "pap
     Args:
         sides: `(B, 3, h, w)`, coarse to fine. target: `(B, 3, H, W)`.
         recipe: `"paper"` takes the mean over the scales; `"official-history"` their sum, without the coarsest.
+
+    Raises:
+        ValueError: an unknown recipe.
     """
+    if recipe not in ("paper", "official-history"):
+        raise ValueError(f"recipe: expected paper or official-history, got {recipe!r}")
     errors = [
         functional.mse_loss(side, functional.interpolate(target, side.shape[2:], mode="bilinear", align_corners=False))
         for side in sides

@@ -72,7 +72,8 @@ def describe(record: dict | None, method: str) -> str:
         place = "Deep Photo Style Transfer" if kind == "unpaired" else "FiveK, expert C"
         who = "these weights" if name == method else "identity"
         lines.append(f"| {place}, {kind}, {len(rows)} pictures, {who} | {' | '.join(means)} |")
-    side, commit = record["parameters"]["long_side"], record["commit"]
+    side = record["parameters"]["long_side"]
+    commit = next((row["commit"] for row in record["rows"] if row["method"] == method), record["commit"])
     note = f"Measured at {side} px by `benchmarks/judge_shipped.py`, commit {commit}."
     return "\n".join([*lines, "", note])
 

@@ -285,7 +285,7 @@ class HistogramAnalogy(nn.Module, Pretrained):
             ("bins", bins, BINS),
             ("init", init, ("normal", "kaiming")),
         ):
-            if value not in known:
+            if value not in known or type(value) is not type(known[0]):
                 raise ValueError(f"{name}: expected one of {', '.join(map(str, known))}, got {value!r}")
         widths = WIDTHS[width]
         self.bins, self.residual, self.curves = bins, residual or curves, curves

@@ -110,6 +110,8 @@ def photographs(sets: Sequence[str], size: int) -> pairs.Photos:
     Raises:
         DataError: a folder is missing or holds no picture.
     """
+    if not sets:
+        raise DataError("sets: name at least one folder of photographs, or photos for the bundled ones")
     caches = []
     for name in [sets] if isinstance(sets, str) else sets:
         if name == "photos":

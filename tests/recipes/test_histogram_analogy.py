@@ -145,6 +145,7 @@ def caches(tmp_path, monkeypatch):
 
 
 SMALL = {"data": "photos", "sets": ["photos"], "size": 72, "side": SIDE, "width": "tiny", "batch": 2, "log_every": 1}
+SMALL |= {"sample_every": 1}  # TensorBoard gets pictures
 
 
 def test_a_run_leaves_weights(tmp_path, caches):
@@ -212,6 +213,16 @@ def test_photographs_of_folders(tmp_path, caches):
 
 def test_caches_stay_in_the_repository():
     assert recipe.cache_dir("/elsewhere/set-64").parent == recipe.cache_dir("photos-64").parent
+
+
+def test_samples_are_the_same_pairs_each_time(caches):
+    data, model = recipe.photographs(["photos"], 72), network(residual=True)
+    picture = recipe.grid(Objective(model, side=SIDE), data, count=3)
+    out = picture(model)
+    assert out.shape == (3, 3 * SIDE, 3 * SIDE) and out.min() >= 0 and out.max() <= 1
+    source, result, target = out.split(SIDE, dim=1)
+    assert (result - source).abs().max() < 1e-3 < (target - source).abs().mean()  # it begins as the identity
+    assert torch.equal(out, picture(model))
 
 
 def test_tables_are_an_option_of_the_data_folder(caches):
