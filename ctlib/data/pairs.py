@@ -1,7 +1,7 @@
 r"""Training pairs for color transfer, made on the device from 8-bit pictures: source, target, and reference pixels.
 
-A pair is a function of one picture and one seed, and of nothing else: the same seed gives the same pair before and after
-a restart, and but for rounding in any batch, on any number of processes.
+A pair is a function of one picture and one seed, and of nothing else: the same seed gives the same pair before and
+after a restart, and but for rounding in any batch, on any number of processes.
 
 Taught in: notebooks/20_train_histogram_analogy.
 """
