@@ -14,6 +14,7 @@ import platform
 import time
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -26,6 +27,9 @@ from ctlib.checkpoints import CheckpointError, load_state, save_state
 STATE = "resume.pt"
 SCHEDULES = ("constant", "linear", "cosine")
 _FREE = ("save_every", "log_every", "sample_every")  # settings that change no bit of the result
+_FROM_ZERO = ("seed", "workers", "sample_every")  # the other whole numbers are at least 1
+_CHOICES = {"schedule": SCHEDULES, "precision": ("no", "bf16"), "compile": (False, True)}
+_LEFTOVERS = (".resume-*.pt", ".model-*.safetensors", ".config-*.json")  # of writing that was killed
 
 
 class TrainingError(RuntimeError):
@@ -65,16 +69,8 @@ class Settings:
     compile: bool = False
 
     def __post_init__(self):
-        for name in ("steps", "batch", "accumulate", "save_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"lr: expected a positive number, got {self.lr}")
-        if self.schedule not in SCHEDULES or self.precision not in ("no", "bf16"):
-            raise ValueError(
-                f"schedule, precision: expected one of {', '.join(SCHEDULES)} and no or bf16, "
-                f"got {self.schedule!r} and {self.precision!r}"
-            )
+        for name, value in list(vars(self).items()):
+            object.__setattr__(self, name, _plain(name, value))
 
     def lr_at(self, step: int) -> float:
         """Learning rate of a step, 0 to `steps - 1`."""
@@ -91,34 +87,46 @@ def settings(also: Iterable[str] = (), **options) -> Settings:
 
     Args:
         also: further names to list beside a misspelled one.
-        options: values; `"1e-3"`, which YAML takes for a word, is a number too.
+        options: see `Settings`.
 
     Raises:
-        ValueError: an unknown or a missing name, or a value of the wrong type; the message names it.
+        ValueError: an unknown or a missing name, or a wrong value; the message names it.
     """
-    known = {field.name: field.default for field in fields(Settings)}
-    if unknown := sorted(set(options) - set(known)):
+    known = {field.name for field in fields(Settings)}
+    if unknown := sorted(set(options) - known):
         names = sorted({*known, *also} - {"settings", "folder", "samples"})
         raise ValueError(f"unknown option {unknown[0]!r}; known are {', '.join(names)}")
     if "steps" not in options:
         raise ValueError("steps: say how many updates of the weights to make, e.g. steps=1000")
-    values = {}
-    for name, value in options.items():
-        try:
-            if name == "betas":
-                first, second = value
-                values[name] = (float(first), float(second))
-            elif name == "precision":
-                values[name] = "no" if value is False else str(value)  # YAML reads a bare `no` as false
-            elif name == "steps" or type(known[name]) is int:
-                if isinstance(value, bool) or int(value) != float(value):
-                    raise ValueError
-                values[name] = int(value)
-            else:
-                values[name] = type(known[name])(value)
-        except (TypeError, ValueError):
-            raise ValueError(f"{name}: {value!r} is not the kind of value that is expected here") from None
-    return Settings(**values)
+    return Settings(**options)
+
+
+def _plain(name: str, value):
+    """A setting as what it stands for: 1e-3 is a word to YAML, a bare `no` is false, NumPy has numbers of its own."""
+    number = math.nan if isinstance(value, bool) else value
+    try:
+        if name in _CHOICES:
+            expected = "one of " + ", ".join(map(str, _CHOICES[name]))
+            plain = "no" if name == "precision" and value is False else value
+            fine = plain in _CHOICES[name]
+        elif name == "betas":
+            expected = "two numbers, at least 0 and below 1"
+            plain = tuple(map(float, value))
+            fine = len(plain) == 2 and all(0 <= beta < 1 for beta in plain)
+        elif name == "lr":
+            expected = "a positive number"
+            plain = float(number)
+            fine = 0 < plain < math.inf
+        else:
+            least = 0 if name in _FROM_ZERO else 1
+            expected = f"at least {least}, a whole number"
+            plain = int(number)
+            fine = least <= plain == float(number)
+    except (TypeError, ValueError, OverflowError):
+        fine = False
+    if not fine:
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+    return plain
 
 
 class Order:
@@ -172,20 +180,18 @@ def fit(objective: nn.Module, dataset, settings: Settings, folder: Path | str, *
     Raises:
         ValueError: a batch that cannot be divided among processes and parts, or no samples.
         CheckpointError: the folder holds a run with other settings, data or environment, or a damaged state.
-        TrainingError: the loss is not finite; the last good state is kept.
+        TrainingError: the loss or a weight is not finite; the last good state is kept.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from torchdata.stateful_dataloader import StatefulDataLoader
 
-    folder = Path(folder)
+    folder, path = Path(folder), Path(folder) / STATE
     AcceleratorState._reset_state()  # a kernel may train in float32 first and in bf16 later
     accelerator = Accelerator(
-        cpu=_several_on_cpu(),
-        mixed_precision=settings.precision,
-        gradient_accumulation_steps=settings.accumulate,
-        step_scheduler_with_optimizer=False,
+        cpu=_several_on_cpu(), mixed_precision=settings.precision, gradient_accumulation_steps=settings.accumulate
     )
+    device, on_gpu = accelerator.device, accelerator.device.type == "cuda"
     world, rank, first = accelerator.num_processes, accelerator.process_index, accelerator.is_main_process
     if settings.batch % (world * settings.accumulate):
         raise ValueError(
@@ -196,23 +202,21 @@ def fit(objective: nn.Module, dataset, settings: Settings, folder: Path | str, *
 
     if first:
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in folder.glob(".resume-*.pt"):  # what a killed save left behind
-            stale.unlink()
+        for pattern in _LEFTOVERS:
+            for stale in folder.glob(pattern):
+                stale.unlink()
     network = objective.model
-    optimizer = torch.optim.Adam(
-        [weight for weight in objective.parameters() if weight.requires_grad], lr=settings.lr, betas=settings.betas
-    )
+    trained = [weight for weight in objective.parameters() if weight.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=settings.lr, betas=settings.betas)
     order = Order(len(dataset), settings.batch // settings.accumulate, settings.seed, rank, world)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="'set_vital' is deprecated")  # torchdata's, about torch
-        loader = StatefulDataLoader(
-            dataset, batch_sampler=order, num_workers=settings.workers, pin_memory=accelerator.device.type == "cuda"
-        )
+        loader = StatefulDataLoader(dataset, batch_sampler=order, num_workers=settings.workers, pin_memory=on_gpu)
     identity = _identity(objective, dataset, settings, accelerator)
-    step, history = 0, []
+    step, history, batches = 0, [], loader
     accelerator.wait_for_everyone()
-    state = load_state(folder / STATE) if (folder / STATE).exists() else None
-    if state:
+    state = load_state(path) if path.exists() else None
+    if state is not None:
         _check(state, identity, folder)
         try:
             network.load_state_dict(state["model"])
@@ -220,96 +224,73 @@ def fit(objective: nn.Module, dataset, settings: Settings, folder: Path | str, *
             for weight, own in optimizer.state.items():
                 if own["exp_avg"].shape != weight.shape or own["exp_avg_sq"].shape != weight.shape:
                     raise ValueError("the moments do not fit the weights")
-            loader.load_state_dict(state["loader"])
-            step, history = int(state["step"]), list(state["history"])
-            logged = history[-1]["step"] if history else 0
-            if logged != step or order.place < 0:
-                raise ValueError(f"step {step}, but the log ends at {logged}")
-            batches = iter(loader)  # draws, so it comes before the generators are set
-            torch.set_rng_state(state["rng"])
-            if accelerator.device.type == "cuda":
-                torch.cuda.set_rng_state(state["cuda_rng"], accelerator.device)
-        except (KeyError, ValueError, RuntimeError, TypeError, AttributeError, AssertionError, IndexError) as error:
-            raise CheckpointError(f"{folder / STATE}: not whole ({error}); remove it and start anew") from error
-    else:
-        batches = iter(loader)
+            step, history = state["step"], state["history"]
+            if step != history[-1]["step"]:
+                raise ValueError(f"step {step}, but the log ends at {history[-1]['step']}")
+            if step < settings.steps:
+                loader.load_state_dict(state["loader"])
+                batches = iter(loader)  # draws, so it comes before the generators are set
+                torch.set_rng_state(state["rng"])
+                if on_gpu:
+                    torch.cuda.set_rng_state(state["cuda_rng"], device)
+        except Exception as error:  # what it is depends on what is amiss
+            raise CheckpointError(f"{path}: not whole ({error!r:.200}); remove it and start anew") from error
     if settings.compile:
         network.compile()
     objective, optimizer = accelerator.prepare(objective, optimizer)
     objective.train()
-    if state:
+    if state is not None:
         for own in optimizer.state.values():
             own["step"] = own["step"].cpu()  # on a GPU, Adam would wait for it at each update
 
-    def save() -> None:
-        accelerator.wait_for_everyone()
-        if first:
-            on_gpu = accelerator.device.type == "cuda"
-            save_state(
-                folder / STATE,
-                {
-                    "identity": identity,
-                    "step": step,
-                    "model": network.state_dict(),
-                    "optimizer": optimizer.optimizer.state_dict(),
-                    "loader": loader.state_dict(),
-                    "rng": torch.get_rng_state(),
-                    "cuda_rng": torch.cuda.get_rng_state(accelerator.device) if on_gpu else None,
-                    "history": history,
-                },
-            )
-
-    watch = _Watch(settings, folder, step) if first else None
     losses, sums, began = [], {}, time.perf_counter()
-    for batch in batches if step < settings.steps else ():
-        batch = {
-            key: value.to(accelerator.device, non_blocking=True) if key != "seed" else value
-            for key, value in batch.items()
-        }
-        for group in optimizer.param_groups:
-            group["lr"] = settings.lr_at(step)
-        with accelerator.accumulate(objective):
-            loss, terms = objective(batch)
-            accelerator.backward(loss)
-            optimizer.step()
-            optimizer.zero_grad()
-        losses.append(loss.detach())
-        for name, term in {"loss": loss.detach(), **terms}.items():
-            sums[name] = sums.get(name, 0) + term
-        if not accelerator.sync_gradients:
-            continue
+    with closing(_Watch(settings, folder, step)) if first else nullcontext() as watch:
+        for batch in batches if step < settings.steps else ():
+            batch = {n: x if n == "seed" else x.to(device, non_blocking=True) for n, x in batch.items()}
+            for group in optimizer.param_groups:
+                group["lr"] = settings.lr_at(step)
+            with accelerator.accumulate(objective):
+                loss, terms = objective(batch)
+                accelerator.backward(loss)
+                optimizer.step()
+                optimizer.zero_grad()
+            losses.append(loss.detach())
+            for name, term in {"loss": loss.detach(), **terms}.items():
+                sums[name] = sums.get(name, 0) + term
+            if not accelerator.sync_gradients:
+                continue
 
-        step += 1
-        last = step == settings.steps
-        keep = step % settings.save_every == 0 or last
-        log = keep or step % settings.log_every == 0  # what is summed up between two lines is in no checkpoint
-        if not log:
-            continue  # looking at a number would make a GPU wait
-        bad = ~torch.isfinite(accelerator.reduce(torch.stack(losses), "mean"))
-        spoiled = keep and not all(torch.isfinite(weight).all() for weight in network.parameters())
-        if bad.any() or spoiled:  # a gradient can spoil the weights while the loss is still a number
-            back = int(bad.nonzero()[0]) if bad.any() else len(losses) - 1
-            where = step - len(losses) // settings.accumulate + back // settings.accumulate + 1
-            kept = f"{folder / STATE} keeps an earlier step" if (folder / STATE).exists() else "nothing was saved yet"
-            what = "loss is" if bad.any() else "weights are"
-            raise TrainingError(f"the {what} not finite at step {where}; {kept}; lower lr or look at the data")
-        losses = []
-        done = step - (history[-1]["step"] if history else 0)
-        means = accelerator.reduce(torch.stack([term.float() for term in sums.values()]), "mean")
-        row = dict(zip(sums, (means / done / settings.accumulate).tolist(), strict=True))
-        speed = settings.batch * done / (time.perf_counter() - began)
-        history.append({"step": step, **row, "lr": settings.lr_at(step - 1), "images_per_second": speed})
-        sums, began = {}, time.perf_counter()
-        if keep:
-            save()
-        if watch:
-            watch.show(history, samples, network)
-        if last:
-            break
-    if watch:
-        watch.close()
-        if hasattr(network, "save_pretrained"):
-            network.save_pretrained(folder)
+            step += 1
+            last = step == settings.steps
+            keep = step % settings.save_every == 0 or last
+            if not keep and step % settings.log_every:  # what is summed up between two lines is in no checkpoint
+                continue  # looking at a number would make a GPU wait
+            bad = ~torch.isfinite(accelerator.reduce(torch.stack(losses), "mean"))
+            spoiled = keep and not all(torch.isfinite(weight).all() for weight in network.parameters())
+            if bad.any() or spoiled:  # a gradient can spoil the weights while the loss is still a number
+                back = int(bad.nonzero()[0]) if bad.any() else len(losses) - 1
+                where = step - len(losses) // settings.accumulate + back // settings.accumulate + 1
+                kept = f"{path} keeps an earlier step" if path.exists() else "nothing was saved yet"
+                what = "loss is" if bad.any() else "weights are"
+                raise TrainingError(f"the {what} not finite at step {where}; {kept}; lower lr or look at the data")
+            losses = []
+            done = step - (history[-1]["step"] if history else 0)
+            means = accelerator.reduce(torch.stack([term.float() for term in sums.values()]), "mean")
+            row = dict(zip(sums, (means / done / settings.accumulate).tolist(), strict=True))
+            speed = settings.batch * done / (time.perf_counter() - began)
+            history.append({"step": step, **row, "lr": settings.lr_at(step - 1), "images_per_second": speed})
+            sums, began = {}, time.perf_counter()
+            if watch:
+                watch.show(history, samples, network)
+            if keep and first:  # after the show, for what is saved is not shown again
+                rng = {"rng": torch.get_rng_state(), "cuda_rng": torch.cuda.get_rng_state(device) if on_gpu else None}
+                place = {"identity": identity, "step": step, "loader": loader.state_dict(), "history": history}
+                weights = {"model": network.state_dict(), "optimizer": optimizer.optimizer.state_dict()}
+                save_state(path, place | weights | rng)
+            if last:
+                break
+    if first and hasattr(network, "save_pretrained"):
+        network.save_pretrained(folder)
     accelerator.wait_for_everyone()
     network.eval()
     return history
@@ -330,18 +311,15 @@ def _several_on_cpu() -> bool:
 def _identity(objective: nn.Module, dataset, settings: Settings, accelerator) -> dict:
     """All that the bits of a run depend on, as plain values."""
     fixed = {name: value for name, value in asdict(settings).items() if name not in _FREE}
-    options = {
-        name: value
-        for name, value in vars(objective).items()
-        if isinstance(value, int | float | str | tuple) and not name.startswith("_") and name != "training"
-    }
+    options = {name: value for name, value in vars(objective).items() if name[0] != "_" and name != "training"}
+    options = {name: value for name, value in options.items() if isinstance(value, int | float | str | tuple)}
     tables = {name: float(table.double().sum()) for name, table in objective.named_buffers() if "." not in name}
     manifest = getattr(dataset, "manifest", {})
     return {
         "settings": json.loads(json.dumps(fixed)),
         "objective": json.loads(json.dumps(options | tables)),
         "network": dict(getattr(objective.model, "_hub_mixin_config", None) or {}),
-        "data": json.dumps(manifest, sort_keys=True),
+        "data": json.dumps(manifest),  # in its order: an index is a place in it
         "environment": {
             "torch": str(torch.__version__),
             "machine": platform.machine(),
@@ -402,9 +380,12 @@ class _Watch:
         every = self.settings.sample_every
         if samples and every and step // every > self.sampled:
             self.sampled = step // every
+            device = next(network.parameters()).device
             network.eval()
-            self.board.add_image("samples", samples(network), step)
+            with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+                self.board.add_image("samples", samples(network), step)
             network.train()
+        self.board.flush()
 
     def close(self) -> None:
         self.bar.close()

@@ -79,16 +79,14 @@ def _cut(_):
     raise PowerCutError
 
 
-def fit(folder, *, data=None, model=None, noise=0.1, stop=None, event=None, samples=None, dtype=None, **options):
+def fit(folder, *, data=None, model=Net, noise=0.1, stop=None, event=None, samples=None, dtype=None, **options):
     """A new training from its beginning, or on from where one stands: `(network, history)`."""
     torch.manual_seed(0)
-    network = (model or Net()).to(dtype)
+    network = model().to(dtype)
+    data = Pictures() if data is None else data
     options = {"steps": 12, "batch": 4, "lr": 0.01, "save_every": 5, "log_every": 3} | options
     objective = Objective(network, noise=noise, stop=stop, event=event)
-    history = train.fit(
-        objective, Pictures() if data is None else data, train.settings(**options), folder, samples=samples
-    )
-    return network, history
+    return network, train.fit(objective, data, train.settings(**options), folder, samples=samples)
 
 
 def main(folder: str, options: str = "{}", record: str | None = None) -> None:

@@ -125,7 +125,7 @@ def main() -> None:
         device="{device} ({machine}), {threads} thread(s), torch {torch}".format(**identity["environment"]),
         loss=history[-1]["loss"],
         count=len(files),
-        sets=", ".join(sorted({name.partition("/")[0] for name in files})),
+        sets=", ".join(sorted({name.partition("/")[0].rpartition("-")[0] for name in files})),
         manifest=manifest,
         luts="it was at hand" if objective.get("luts") else "it was not at hand here",
         metrics=describe(json.loads(options.record.read_text()) if options.record else None, options.method),
