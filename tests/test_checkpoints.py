@@ -154,7 +154,7 @@ OBJECTS = {
     "exec": lambda ran: Asks(exec, f"open({ran!r}, 'w').close()"),
     "open": lambda ran: Asks(open, ran, "w"),
     "os.mkdir": lambda ran: Asks(os.mkdir, ran),
-    "posix_spawn": lambda ran: Asks(os.posix_spawnp, "touch", ["touch", ran], {}),
+    "os.symlink": lambda ran: Asks(os.symlink, __file__, ran),
     "subprocess.call": lambda ran: Asks(subprocess.call, ["touch", ran]),
     "subprocess.check_output": lambda ran: Asks(subprocess.check_output, ["touch", ran]),
     "Path.touch": lambda ran: Asks(Path.touch, Path(ran)),
