@@ -300,7 +300,9 @@ def match_sorted(values: Tensor, wanted: Tensor, levels: int) -> Curve:
     for h, w in zip(have, want, strict=True):
         grid = torch.linspace(0, 1, levels).to(h) * (h[-1] - h[0]) + h[0]
         # the middle of the run of equal values, so that a spike of one color goes to the middle of its share
-        rank = (torch.searchsorted(h, grid) + torch.searchsorted(h, grid, right=True)) / (2 * len(h))
+        # what rounding has parted belongs together: else half of a flat sky may fall on either side of its own node
+        slack = (h[-1] - h[0]) * torch.finfo(h.dtype).eps * 16
+        rank = (torch.searchsorted(h, grid - slack) + torch.searchsorted(h, grid + slack, right=True)) / (2 * len(h))
         nodes.append(interpolate(rank.to(w), (torch.arange(len(w)).to(w) + 0.5) / len(w), w))
     return Curve(low, high, torch.stack(nodes))
 
