@@ -13,7 +13,7 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -294,6 +294,13 @@ def fit(objective: nn.Module, dataset, settings: Settings, folder: Path | str, *
     accelerator.wait_for_everyone()
     network.eval()
     return history
+
+
+def launch(work: Callable[[], object], count: int) -> None:
+    """Call `work` in `count` processes from a notebook, one a graphics card; 1 is this process."""
+    from accelerate import notebook_launcher
+
+    notebook_launcher(work, num_processes=count)
 
 
 def processes():
