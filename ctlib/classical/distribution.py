@@ -292,6 +292,13 @@ def _draw(colors: Tensor, weights: Tensor | None, samples: int, generator: torch
     return colors.gather(2, index[:, None].expand(-1, 3, -1))
 
 
+def spread(count: int, samples: int) -> Tensor:
+    """Places of at most `samples` of `count` pixels: steps of the golden ratio, since equal ones meet few columns."""
+    if count <= samples:
+        return torch.arange(count)
+    return (torch.arange(samples, dtype=torch.float64) * 0.6180339887498949 % 1 * count).long()
+
+
 def match_sorted(values: Tensor, wanted: Tensor, levels: int) -> Curve:
     """The curve that takes the quantiles of `(B, N)` values to those of `(B, M)` wanted ones."""
     have, want = (part.detach().contiguous().sort(dim=1).values for part in (values, wanted))

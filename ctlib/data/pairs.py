@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ctlib import ops
+from ctlib.classical.distribution import spread
 from ctlib.data import augment
 from ctlib.data.cache import Cache
 from ctlib.data.registry import DataError
@@ -186,8 +187,7 @@ def rendition_pairs(rgb: Tensor, other: Tensor, seeds: Sequence[int], side: int,
 
 def as_palette(lab: Tensor, k: int) -> Tensor:
     """Replace each of `(3, N)` colors by the mean of its cluster: k-means from evenly spaced colors by lightness."""
-    places = torch.arange(1024, dtype=torch.float64) * 0.6180339887498949 % 1 * lab.shape[1]  # spread over the picture
-    sample = lab if lab.shape[1] <= 1024 else lab[:, places.long().to(lab.device)]
+    sample = lab[:, spread(lab.shape[1], 1024).to(lab.device)]
     order = sample[0].argsort()
     centers = sample[:, order[((torch.arange(k) + 0.5) / k * len(order)).long()]].clone()
     for _ in range(6):

@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from ctlib import check, ops
 from ctlib.checkpoints import Pretrained
-from ctlib.classical.distribution import match_sorted
+from ctlib.classical.distribution import match_sorted, spread
 from ctlib.color import A_RANGE, B_RANGE
 from ctlib.ops.hen_histogram import BINS
 
@@ -386,13 +386,6 @@ def with_border(network: nn.Module, mode: str) -> nn.Module:
         if isinstance(layer, nn.Conv2d):
             layer.padding_mode = mode
     return network
-
-
-def spread(count: int, samples: int) -> Tensor:
-    """Places of at most `samples` of `count` pixels: steps of the golden ratio, since equal ones meet few columns."""
-    if count <= samples:
-        return torch.arange(count)
-    return (torch.arange(samples, dtype=torch.float64) * 0.6180339887498949 % 1 * count).long()
 
 
 def _shrunk(rgb: Tensor, size: list[int]) -> Tensor:

@@ -101,7 +101,7 @@ class Objective(nn.Module):
 
 
 def photographs(sets: Sequence[str], size: int) -> pairs.Photos:
-    """Photographs to be retouched, cached as squares of `size` pixels under the data folder.
+    """Photographs to be retouched, kept as squares of `size` pixels, see `cache_dir`.
 
     Args:
         sets: `"photos"` for the bundled ones, else names of folders in `$CTLIB_DATA` (their `images` if there is one).
@@ -127,7 +127,7 @@ def photographs(sets: Sequence[str], size: int) -> pairs.Photos:
 
 
 def renditions(size: int) -> pairs.Renditions:
-    """MIT-Adobe FiveK in six renditions, cached as squares of `size` pixels.
+    """MIT-Adobe FiveK in six renditions, kept as squares of `size` pixels, see `cache_dir`.
 
     Raises:
         DataError: FiveK is not in the data folder; the message says how to get it.
