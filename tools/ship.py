@@ -10,6 +10,7 @@ import argparse
 import csv
 import hashlib
 import json
+import re
 from pathlib import Path
 
 from graph import ROOT
@@ -57,6 +58,8 @@ unseen as pictures, not as a style.
 
 
 def describe(record: dict | None, method: str) -> str:
+    if not method:
+        return "No PSNR on the bench: not a method of `ctlib.methods`, but part of notebooks/60_ablate_conditioning."
     if record is None:
         return "No metrics yet: run `benchmarks/judge_shipped.py`."
     frame = {}
@@ -102,11 +105,13 @@ def main() -> None:
     files = json.loads(identity["data"])
     if seen := {name.partition("-")[0] for name in files} & {"photos", "fivek", "dpst", "kodak"}:
         raise SystemExit(f"{options.folder}: trained on {', '.join(seen)}, which the book judges on; nothing shipped")
-    manifest = f"photographs-{hashlib.sha256(identity['data'].encode()).hexdigest()[:8]}.csv"
+    # the place in the cache, "00012 ", is no part of a photograph's name
+    rows = sorted((re.sub(r"/\d{5} ", "/", name), digest) for name, digest in files.items())
+    manifest = f"photographs-{hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:8]}.csv"
     with replacing(checkpoints.SHIPPED / manifest) as temporary, open(temporary, "w", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["file", "sha256"])
-        writer.writerows(sorted(files.items()))
+        writer.writerows(rows)
     pairs, seconds, before = settings["batch"], 0.0, 0
     for row in history:
         seconds += pairs * (row["step"] - before) / row["images_per_second"]
