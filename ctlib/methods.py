@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctlib import check, images, ops
+from ctlib import check, images, ops, regionwise
 from ctlib.classical import distribution, eight_bit, statistics, swatches
 from ctlib.classical import palette as palettes
 from ctlib.classical.statistics import ColorMap, Weights, in_pieces
 from ctlib.distinct import distinct, repaint
 
 Palette = Tensor | Sequence[str]  # (k, 3) CIELAB, or hex colors
+Labels = tuple[Tensor, Tensor]  # label maps (H, W) of source and reference, see ctlib.regionwise
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Method:
             method. Only global methods can become a LUT.
         on_levels: the method on 8-bit pictures, `(source, reference) -> image`, worth it once compiled: see
             `ctlib.ops.compile_cpu`.
-        run: a network, `(source, reference) -> rgb` on tensors.
+        run: a network, `(source, reference, labels) -> rgb` on tensors.
         cite: key in `book/references.bib`, empty for a baseline.
     """
 
@@ -42,7 +43,7 @@ class Method:
     fit: Callable[..., ColorMap] | None = None
     finish: Callable[[Tensor, Tensor], Tensor] | None = None
     on_levels: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
-    run: Callable[[Tensor, Tensor], Tensor] | None = None
+    run: Callable[[Tensor, Tensor, Labels | None], Tensor] | None = None
     cite: str = ""
 
 
@@ -73,8 +74,8 @@ def _histogram_analogy(weights: str):
     return HistogramAnalogy.from_pretrained(weights)
 
 
-def _analogy(weights: str, source: Tensor, reference: Tensor) -> Tensor:
-    return _histogram_analogy(weights).recolor(source, reference)
+def _analogy(weights: str, source: Tensor, reference: Tensor, labels: Labels | None = None) -> Tensor:
+    return _histogram_analogy(weights).recolor(source, reference, labels=labels)
 
 
 _stat, _dist = statistics, distribution
@@ -167,7 +168,13 @@ def color_method(name: str) -> Method:
 
 
 def recolor(
-    name: str, source: Tensor, reference: Tensor | None = None, palette: Palette | None = None, **options
+    name: str,
+    source: Tensor,
+    reference: Tensor | None = None,
+    palette: Palette | None = None,
+    *,
+    labels: Labels | None = None,
+    **options,
 ) -> Tensor:
     """Recolor a batch of pictures.
 
@@ -178,6 +185,8 @@ def recolor(
         palette: `(k, 3)` CIELAB or hex colors, instead of a reference. For methods of the family `"palette"`: what
             the source's own palette of `k` colors, sorted by lightness, becomes. For those of the family `"learned"`:
             the colors wanted, in equal parts.
+        labels: label maps of source and reference, whole numbers, if each region of one picture shall take its colors
+            from the region of the same number; see `ctlib.regionwise.partners` and `ctlib.segment.match`.
         options: of the method.
 
     Returns:
@@ -194,14 +203,20 @@ def recolor(
     method = get(name)
     check.rgb(source, "source")
     _one_aim(name, reference, palette)
+    if labels is not None and palette is not None:
+        raise ValueError("labels: a palette has no regions; give a reference picture")
     if method.run:
         _no_options(name, options)
-        return method.run(source, reference if palette is None else palette_picture(palette, source))
-    if palette is not None:
-        color_map = fit_palette(name, source, palette, **options)
+        return method.run(source, reference if palette is None else palette_picture(palette, source), labels)
+    if labels is not None:
+        check.rgb(reference, "reference")
+        pair = regionwise.partners(labels, source, reference)
+        result = pair.blend(partial(method.fit, **options), source, reference)
+    elif palette is not None:
+        result = fit_palette(name, source, palette, **options)(source)
     else:
-        color_map = fit(name, source, reference, **options)
-    result = color_map(source).clamp(0, 1)
+        result = fit(name, source, reference, **options)(source)
+    result = result.clamp(0, 1)
     return method.finish(source, result).clamp(0, 1) if method.finish else result
 
 
@@ -251,6 +266,8 @@ def recolor_uint8(
     source: np.ndarray,
     reference: np.ndarray | None = None,
     palette: Palette | None = None,
+    *,
+    labels: Labels | None = None,
     **options,
 ) -> np.ndarray:
     """Recolor an 8-bit picture of any size at the cost of its distinct colors.
@@ -262,7 +279,7 @@ def recolor_uint8(
     Args:
         name: key of `METHODS`.
         source, reference: `(H, W, 3)` uint8 sRGB.
-        palette: as in `recolor`.
+        palette, labels: as in `recolor`; with labels, each pixel is computed, not each distinct color.
         options: of the method.
 
     Returns:
@@ -271,10 +288,10 @@ def recolor_uint8(
     Raises:
         ValueError: as `recolor`.
     """
-    if get(name).run:
+    if get(name).run or labels is not None:
         _one_aim(name, reference, palette)
         wanted = None if reference is None else images.to_tensor(reference)
-        return images.to_uint8(recolor(name, images.to_tensor(source), wanted, palette, **options))
+        return images.to_uint8(recolor(name, images.to_tensor(source), wanted, palette, labels=labels, **options))
     if ops.compile_cpu.on and get(name).on_levels and not options:
         _one_aim(name, reference, palette)
         if palette is None:

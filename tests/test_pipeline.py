@@ -29,6 +29,8 @@ ROOMS = (
     ("ops",),
     ("images", "lut", "checkpoints"),
     ("classical", "metrics"),
+    ("segment",),
+    ("regionwise",),
     ("models", "losses"),
     ("data", "methods"),
     ("evaluate",),

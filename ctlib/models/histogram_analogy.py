@@ -25,11 +25,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ctlib import check, ops
+from ctlib import check, ops, regionwise
 from ctlib.checkpoints import Pretrained
 from ctlib.classical.distribution import match_sorted, spread
+from ctlib.classical.statistics import ColorMap
 from ctlib.color import A_RANGE, B_RANGE
 from ctlib.ops.hen_histogram import BINS
+from ctlib.segment.regions import resized
 
 Conditioning = Literal["tile", "tile_no_norm", "film"]
 CONDITIONINGS = ("tile", "tile_no_norm", "film")
@@ -108,15 +110,36 @@ class HistogramEncoder(nn.Module):
         return self.layers(histogram.sqrt() if self.root else histogram)
 
 
+class Code:
+    """What the histograms say: one vector a region, and where the regions are.
+
+    Args:
+        vectors: `(B, R, D)`.
+        regions: `(B, R, H, W)` weights that add up to 1 in each pixel; `None` for one region, everywhere.
+    """
+
+    def __init__(self, vectors: Tensor, regions: Tensor | None = None):
+        self.vectors, self.regions = vectors, regions
+        self._sized: dict[tuple[int, ...], Tensor] = {}  # each decoder block asks for the same sizes several times
+
+    def spread(self, values: Tensor, size: torch.Size) -> Tensor:
+        """`(B, R, C)`, what a layer makes of the vectors, over features of a size: `(B, C, h, w)` or `(B, C, 1, 1)`."""
+        if self.regions is None:
+            return values[:, 0, :, None, None]
+        if size not in self._sized:
+            self._sized[size] = functional.interpolate(self.regions, size, mode="area")
+        return torch.einsum("brc,brhw->bchw", values, self._sized[size])
+
+
 class Film(nn.Module):
-    """Scale and shift features `(B, C, H, W)` by what a code `(B, D)` says; does nothing until trained."""
+    """Scale and shift features `(B, C, H, W)` by what a code says; does nothing until trained."""
 
     def __init__(self, code: int, channels: int):
         super().__init__()
         self.linear = nn.Linear(code, 2 * channels)
 
-    def forward(self, features: Tensor, code: Tensor) -> Tensor:
-        scale, shift = self.linear(code)[:, :, None, None].chunk(2, dim=1)
+    def forward(self, features: Tensor, code: Code) -> Tensor:
+        scale, shift = code.spread(self.linear(code.vectors), features.shape[2:]).chunk(2, dim=1)
         return torch.addcmul(features + shift, features, scale)
 
 
@@ -127,7 +150,7 @@ class Block(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList([layer for layer in layers if layer is not None])
 
-    def forward(self, features: Tensor, code: Tensor | None = None) -> Tensor:
+    def forward(self, features: Tensor, code: Code | None = None) -> Tensor:
         for layer in self.layers:
             features = layer(features, code) if isinstance(layer, Film) else layer(features)
         return features
@@ -213,11 +236,14 @@ class ColorTransfer(nn.Module):
             head += [conv(full, full), Film(code, full) if film else None, act()]
         self.head = Block(*head, conv3(full, 3))
 
-    def forward(self, unit: Tensor, source_code: Tensor, reference_code: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """See `HistogramAnalogy.forward`."""
-        code = torch.cat([source_code, reference_code], dim=1)
+    def forward(
+        self, unit: Tensor, source_code: Tensor, reference_code: Tensor, regions: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """See `HistogramAnalogy.forward`; codes are `(B, D)`, or `(B, R, D)` with regions."""
+        vectors = torch.cat([source_code, reference_code], dim=-1)
         if self.conditioning == "film":
-            code = functional.layer_norm(code, code.shape[1:])  # of one size, whatever the histogram
+            vectors = functional.layer_norm(vectors, vectors.shape[-1:])  # of one size, whatever the histogram
+        code = Code(vectors[:, None] if regions is None else vectors, regions)
         skips, features = [], unit
         for block in self.encoder:
             features = block(features)
@@ -237,12 +263,12 @@ class ColorTransfer(nn.Module):
             features = features + step(self._join(code, features), code)
         return self.head(features + guide, code), sides
 
-    def _join(self, code: Tensor, *features: Tensor) -> Tensor:
-        """Features side by side, and unless `film` the code repeated at each pixel."""
+    def _join(self, code: Code, *features: Tensor) -> Tensor:
+        """Features side by side, and unless `film` the code of its region at each pixel."""
         if self.conditioning == "film":
             return torch.cat(features, dim=1)
-        height, width = features[0].shape[2:]
-        return torch.cat([*features, code[:, :, None, None].expand(-1, -1, height, width)], dim=1)
+        size = features[0].shape[2:]
+        return torch.cat([*features, code.spread(code.vectors, size).expand(-1, -1, *size)], dim=1)
 
 
 def _resized(features: Tensor, like: Tensor) -> Tensor:
@@ -296,14 +322,21 @@ class HistogramAnalogy(nn.Module, Pretrained):
             nn.init.zeros_(self.ctn.head.layers[-1].weight)
 
     def forward(
-        self, unit: Tensor, source_histogram: Tensor, reference_histogram: Tensor, matched: Tensor | None = None
+        self,
+        unit: Tensor,
+        source_histogram: Tensor,
+        reference_histogram: Tensor,
+        matched: Tensor | None = None,
+        regions: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """Recolor.
 
         Args:
             unit: `(B, 3, H, W)` source in [-1, 1], see `to_unit`.
-            source_histogram, reference_histogram: `(B, 9, bins, bins)`, see `ctlib.ops.hen_histogram`.
+            source_histogram, reference_histogram: `(B, 9, bins, bins)`, see `ctlib.ops.hen_histogram`; of regions,
+                `(B, R, 9, bins, bins)`.
             matched: `(B, 3, H, W)` in [-1, 1], see `match_channels`; only and always with `curves`.
+            regions: `(B, R, H, W)` weights that add up to 1 in each pixel, where the R histograms hold.
 
         Returns:
             `(B, 3, H, W)` in about [-1, 1], neither squashed nor clipped, and the side outputs of the first four
@@ -312,8 +345,28 @@ class HistogramAnalogy(nn.Module, Pretrained):
         if self.curves != (matched is not None):
             raise ValueError("matched: goes with curves=True, see match_channels")
         seen = unit if matched is None else torch.cat([unit, matched], dim=1)
-        out, sides = self.ctn(seen, self.hen(source_histogram), self.hen(reference_histogram))
+        codes = [self._encode(histogram, regions) for histogram in (source_histogram, reference_histogram)]
+        out, sides = self.ctn(seen, *codes, regions)
         return (out + (unit if matched is None else matched) if self.residual else out), sides
+
+    def _encode(self, histogram: Tensor, regions: Tensor | None) -> Tensor:
+        """`(B, code)`, or `(B, R, code)` with regions, all of which one histogram may serve."""
+        if regions is None:
+            return self.hen(histogram)
+        if histogram.ndim == 4:
+            return self.hen(histogram)[:, None].expand(-1, regions.shape[1], -1)
+        return self.hen(histogram.flatten(0, 1)).unflatten(0, histogram.shape[:2])
+
+    def _wanted(self, reference: Tensor, pair: regionwise.Partners | None) -> Tensor:
+        """Histogram of the reference `(B, 9, ...)`, or of its regions and then the whole, `(1, R + 1, 9, ...)`."""
+        whole = ops.hen_histogram(reference, bins=self.bins)
+        if pair is None:
+            return whole
+        parts = [whole[:, None]]
+        if pair.count:
+            labels = pair.reference[None]
+            parts.insert(0, ops.hen_histogram(reference, bins=self.bins, labels=labels, num_labels=pair.count))
+        return torch.cat(parts, dim=1)
 
     def transfer(self, source: Tensor, reference: Tensor) -> tuple[Tensor, list[Tensor]]:
         """`forward` on CIELAB pixels: source `(B, 3, H, W)`, reference `(B, 3, ...)`, in natural units; no padding."""
@@ -322,12 +375,22 @@ class HistogramAnalogy(nn.Module, Pretrained):
         return self(to_unit(source), *histograms, matched)
 
     @torch.no_grad()
-    def recolor(self, source: Tensor, reference: Tensor, *, long_side: int = 1024) -> Tensor:
+    def recolor(
+        self,
+        source: Tensor,
+        reference: Tensor,
+        *,
+        labels: tuple[Tensor, Tensor] | None = None,
+        long_side: int = 1024,
+    ) -> Tensor:
         """Recolor pictures of any size.
 
         Args:
             source: `(B, 3, H, W)` sRGB in [0, 1].
             reference: `(B, 3, H', W')` sRGB in [0, 1], one a source; a picture or a palette drawn as one.
+            labels: label maps of one source and its reference, see `ctlib.regionwise.partners`: each region of the
+                source takes the histogram of its partner, what has none that of the whole reference. The source's own
+                histogram stays that of the whole source, as published.
             long_side: a larger source is recolored at this size, and the change of its colors enlarged.
 
         Returns:
@@ -347,14 +410,26 @@ class HistogramAnalogy(nn.Module, Pretrained):
         small = source if scale >= 1 else _shrunk(source.float(), [max(1, round(side * scale)) for side in size])
         lab, wanted = (ops.rgb_to_lab(rgb.float().to(device)) for rgb in (small, reference))
         height, width = lab.shape[2:]
+        pair = (
+            None
+            if labels is None
+            else regionwise.partners(
+                (_fitted(labels[0], source, small), labels[1]), small.float().to(device), reference.float().to(device)
+            )
+        )
         # with `film` a border only costs time; with `tile` the vectors act through it
         pad = 0 if self.ctn.conditioning == "film" else PAD
         right, below = (max(-side % PAD, 2 * PAD - side) + pad for side in (width, height))  # the norms need 2 x 2
         border = (pad, right, pad, below)
-        histograms = [ops.hen_histogram(part, bins=self.bins) for part in (lab, wanted)]
-        matched = to_unit(match_channels(lab, wanted)) if self.curves else None
-        padded = [None if x is None else functional.pad(x, border, mode="replicate") for x in (to_unit(lab), matched)]
-        unit, _ = self(padded[0], *histograms, padded[1])
+        if pair is not None and pair.whole:  # the same, but for rounding that a network may amplify
+            pair = None
+        histograms = [ops.hen_histogram(lab, bins=self.bins), self._wanted(wanted, pair)]
+        matched = None
+        if self.curves:
+            matched = to_unit(match_channels(lab, wanted) if pair is None else pair.blend(channel_curves, lab, wanted))
+        seen = (to_unit(lab), matched, None if pair is None else pair.weights)
+        seen, matched, weights = (None if x is None else functional.pad(x, border, mode="replicate") for x in seen)
+        unit, _ = self(seen, *histograms, matched, weights)
         result = from_unit(unit[..., pad : pad + height, pad : pad + width])
         if scale < 1:
             change = functional.interpolate(result - lab, size, mode="bilinear", align_corners=False)
@@ -363,20 +438,29 @@ class HistogramAnalogy(nn.Module, Pretrained):
 
 
 def match_channels(source: Tensor, reference: Tensor, samples: int = 4096) -> Tensor:
+    """`(B, 3, H, W)` CIELAB: the source with the channels of the reference, see `channel_curves`."""
+    return channel_curves(source, reference, samples)(source)
+
+
+def channel_curves(source: Tensor, reference: Tensor, samples: int = 4096) -> ColorMap:
     """Match the histograms of R, G and B, each on its own, with curves of 64 straight pieces.
 
     Retouching acts mostly on these channels: on FiveK, matching them comes nearer to expert C than matching L, a and b.
 
     Args:
-        source: `(B, 3, H, W)` CIELAB. reference: `(B, 3, ...)` CIELAB; what lies outside sRGB is clipped.
+        source, reference: `(B, 3, ...)` CIELAB; what lies outside sRGB is clipped.
         samples: pixels of each picture that the curves are fitted on, see `spread`.
 
     Returns:
-        `(B, 3, H, W)` CIELAB.
+        A function of color, CIELAB `(B, 3, ...)` to CIELAB.
     """
-    rows = [ops.lab_to_rgb(lab).flatten(2).flatten(0, 1) for lab in (source, reference)]
-    curve = match_sorted(*(row[:, spread(row.shape[1], samples).to(row.device)] for row in rows), levels=65)
-    return ops.rgb_to_lab(curve(rows[0]).clamp(0, 1).view(source.shape))
+
+    def rows(lab: Tensor) -> Tensor:
+        return ops.lab_to_rgb(lab).flatten(2).flatten(0, 1)
+
+    pair = [rows(lab) for lab in (source, reference)]
+    curve = match_sorted(*(row[:, spread(row.shape[1], samples).to(row.device)] for row in pair), levels=65)
+    return lambda lab: ops.rgb_to_lab(curve(rows(lab)).clamp(0, 1).view(lab.shape))
 
 
 def with_border(network: nn.Module, mode: str) -> nn.Module:
@@ -386,6 +470,13 @@ def with_border(network: nn.Module, mode: str) -> nn.Module:
         if isinstance(layer, nn.Conv2d):
             layer.padding_mode = mode
     return network
+
+
+def _fitted(labels: Tensor, source: Tensor, small: Tensor) -> Tensor:
+    """The source's label map at the size it is recolored at; one of a wrong size is left to complain of."""
+    if small is source or tuple(labels.shape) != tuple(source.shape[2:]):
+        return labels
+    return resized(labels, tuple(small.shape[2:]))
 
 
 def _shrunk(rgb: Tensor, size: list[int]) -> Tensor:

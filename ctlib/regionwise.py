@@ -1,0 +1,137 @@
+"""Region by region: sky towards sky, grass towards grass, mixed where regions meet.
+
+    labels = match(segment(source), segment(reference), source, reference)
+    result = methods.recolor("mkl_lab", source, reference, labels=labels)
+
+What has no partner is recolored as without regions: the whole source towards the whole reference.
+
+Taught in: notebooks/05_segment_regions.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ctlib import check, metrics
+from ctlib.segment import soften
+from ctlib.segment.regions import resized
+
+_FAINT = 1e-3  # a weight below this is none: otherwise each region would be computed for nearly all pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Partners:
+    """Which pixels go with which.
+
+    Attributes:
+        source, reference: `(H, W)`, `(H', W')` int64, partners numbered 0 .. R - 1, -1 where there is none.
+        weights: `(1, R + 1, H, W)` float32, adding up to 1 in each pixel of the source; the last for no partner.
+    """
+
+    source: Tensor
+    reference: Tensor
+    weights: Tensor
+
+    @property
+    def count(self) -> int:
+        """R."""
+        return self.weights.shape[1] - 1
+
+    @property
+    def whole(self) -> bool:
+        """Whether one region covers both pictures, or none is shared: nothing to tell apart."""
+        if not self.count:
+            return True
+        return self.count == 1 and bool((self.source == 0).all()) and bool((self.reference == 0).all())
+
+    def blend(self, fit: Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]], source: Tensor, reference: Tensor):
+        """Fit a color map for each pair of partners, and mix what they make of the source.
+
+        Args:
+            fit: two lists of colors `(1, 3, N)`, `(1, 3, M)` to a function of color.
+            source, reference: `(1, 3, H, W)`, `(1, 3, H', W')` in the space that `fit` expects.
+
+        Returns:
+            `(1, 3, H, W)`.
+        """
+        colors, wanted, result = source.flatten(2), reference.flatten(2), torch.zeros_like(source).flatten(2)
+        for number, weight in enumerate(self.weights[0].flatten(1).to(source)):
+            heard = weight > 0
+            if not heard.any():
+                continue
+            if number < self.count:
+                own = [side.flatten() == number for side in (self.source, self.reference)]
+                color_map = fit(colors[:, :, own[0]], wanted[:, :, own[1]])
+            else:
+                color_map = fit(colors, wanted)
+            result[:, :, heard] += weight[heard] * color_map(colors[:, :, heard])
+        return result.view(source.shape)
+
+
+def partners(labels: tuple[Tensor, Tensor], source: Tensor, reference: Tensor) -> Partners:
+    """From two label maps with shared numbers to `Partners` with soft borders.
+
+    Args:
+        labels: of source and reference, `(H, W)` whole numbers; the same number means partners, a negative one or one
+            that the other map lacks means none. A map of another size than its picture is scaled to it, with a warning.
+        source, reference: `(1, 3, H, W)` sRGB in [0, 1].
+
+    Raises:
+        ValueError: a batch of several pictures, or maps that are none.
+    """
+    maps = []
+    for number, (one, picture, name) in enumerate(
+        zip(labels, (source, reference), ("source", "reference"), strict=True)
+    ):
+        check.rgb(picture, name)
+        if len(picture) != 1:
+            raise ValueError(
+                f"labels: regions belong to one picture, got a batch of {len(picture)}; take them one by one"
+            )
+        if not isinstance(one, Tensor) or one.ndim != 2 or one.is_floating_point() or not one.numel():
+            found = f"{one.dtype} {tuple(one.shape)}" if isinstance(one, Tensor) else type(one).__name__
+            raise ValueError(f"labels[{number}]: expected whole numbers (H, W), got {found}; see ctlib.segment.given")
+        size = tuple(picture.shape[2:])
+        if tuple(one.shape) != size:
+            warnings.warn(
+                f"labels: {name}'s map of {tuple(one.shape)} is scaled to {size}, nearest neighbor", stacklevel=3
+            )
+            one = resized(one, size)
+        maps.append(one.long().to(source.device))
+    both = set(maps[0].unique().tolist()) & set(maps[1].unique().tolist())
+    shared = sorted(label for label in both if label >= 0)
+    if not shared:
+        warnings.warn("labels: source and reference share none, so the whole pictures are used", stacklevel=3)
+    renumbered = [torch.full_like(one, -1) for one in maps]
+    for number, label in enumerate(shared):
+        for old, new in zip(maps, renumbered, strict=True):
+            new[old == label] = number
+    weights = soften(renumbered[0], source.float(), len(shared))
+    weights = torch.where(weights < _FAINT, 0, weights)
+    return Partners(*renumbered, weights / weights.sum(1, keepdim=True))
+
+
+def distance(result: Tensor, reference: Tensor, labels: tuple[Tensor, Tensor]) -> float:
+    """How far the colors of regions are from those of their partners.
+
+    Args:
+        result, reference: `(1, 3, H, W)`, `(1, 3, H', W')` sRGB in [0, 1].
+        labels: label maps of these sizes, see `partners`.
+
+    Returns:
+        Mean over partners of `ctlib.metrics.hellinger_ab`, weighted by the regions' areas in the result; 0 to 1.
+
+    Raises:
+        ValueError: no label is shared.
+    """
+    total = area = 0.0
+    for label in sorted(set(labels[0].unique().tolist()) & set(labels[1].unique().tolist()) - {-1}):
+        own, wanted = (rgb[:, :, one == label][..., None] for rgb, one in zip((result, reference), labels, strict=True))
+        total += own.shape[2] * metrics.hellinger_ab(own, wanted).item()
+        area += own.shape[2]
+    if not area:
+        raise ValueError("labels: source and reference share none")
+    return total / area
