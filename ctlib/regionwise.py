@@ -19,7 +19,7 @@ from ctlib import check, metrics
 from ctlib.segment import soften
 from ctlib.segment.regions import resized
 
-_FAINT = 1e-3  # a weight below this is none: otherwise each region would be computed for nearly all pixels
+_FAINT = 1e-3  # of a pixel's largest weight; less is none: else each region would be computed for nearly all pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +101,7 @@ def partners(labels: tuple[Tensor, Tensor], source: Tensor, reference: Tensor) -
             )
             one = resized(one, size)
         maps.append(one.long().to(source.device))
-    both = set(maps[0].unique().tolist()) & set(maps[1].unique().tolist())
-    shared = sorted(label for label in both if label >= 0)
+    shared = _shared(*maps)
     if not shared:
         warnings.warn("labels: source and reference share none, so the whole pictures are used", stacklevel=3)
     renumbered = [torch.full_like(one, -1) for one in maps]
@@ -110,8 +109,14 @@ def partners(labels: tuple[Tensor, Tensor], source: Tensor, reference: Tensor) -
         for old, new in zip(maps, renumbered, strict=True):
             new[old == label] = number
     weights = soften(renumbered[0], source.float(), len(shared))
-    weights = torch.where(weights < _FAINT, 0, weights)
+    weights = torch.where(weights < _FAINT * weights.amax(1, keepdim=True), 0, weights)
     return Partners(*renumbered, weights / weights.sum(1, keepdim=True))
+
+
+def _shared(first: Tensor, second: Tensor) -> list[int]:
+    """Labels of both maps; negative ones mean none."""
+    both = set(first.unique().tolist()) & set(second.unique().tolist())
+    return sorted(label for label in both if label >= 0)
 
 
 def distance(result: Tensor, reference: Tensor, labels: tuple[Tensor, Tensor]) -> float:
@@ -128,7 +133,7 @@ def distance(result: Tensor, reference: Tensor, labels: tuple[Tensor, Tensor]) -
         ValueError: no label is shared.
     """
     total = area = 0.0
-    for label in sorted(set(labels[0].unique().tolist()) & set(labels[1].unique().tolist()) - {-1}):
+    for label in _shared(*labels):
         own, wanted = (rgb[:, :, one == label][..., None] for rgb, one in zip((result, reference), labels, strict=True))
         total += own.shape[2] * metrics.hellinger_ab(own, wanted).item()
         area += own.shape[2]

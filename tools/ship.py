@@ -58,8 +58,6 @@ unseen as pictures, not as a style.
 
 
 def describe(record: dict | None, method: str) -> str:
-    if not method:
-        return "No PSNR on the bench: not a method of `ctlib.methods`, but part of notebooks/60_ablate_conditioning."
     if record is None:
         return "No metrics yet: run `benchmarks/judge_shipped.py`."
     frame = {}

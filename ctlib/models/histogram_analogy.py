@@ -410,19 +410,15 @@ class HistogramAnalogy(nn.Module, Pretrained):
         small = source if scale >= 1 else _shrunk(source.float(), [max(1, round(side * scale)) for side in size])
         lab, wanted = (ops.rgb_to_lab(rgb.float().to(device)) for rgb in (small, reference))
         height, width = lab.shape[2:]
-        pair = (
-            None
-            if labels is None
-            else regionwise.partners(
-                (_fitted(labels[0], source, small), labels[1]), small.float().to(device), reference.float().to(device)
-            )
-        )
+        pair = None
+        if labels is not None:
+            pair = regionwise.partners((_fitted(labels[0], source, small), labels[1]), small.to(device), reference)
+            if pair.whole:  # the same, but for rounding that a network may amplify
+                pair = None
         # with `film` a border only costs time; with `tile` the vectors act through it
         pad = 0 if self.ctn.conditioning == "film" else PAD
         right, below = (max(-side % PAD, 2 * PAD - side) + pad for side in (width, height))  # the norms need 2 x 2
         border = (pad, right, pad, below)
-        if pair is not None and pair.whole:  # the same, but for rounding that a network may amplify
-            pair = None
         histograms = [ops.hen_histogram(lab, bins=self.bins), self._wanted(wanted, pair)]
         matched = None
         if self.curves:
