@@ -127,6 +127,12 @@ def test_weights_add_up():
     assert pair.weights[0, 2].max() == 0 and pair.weights[0, 0, :, 0].min() > 0.99
 
 
+def test_weights_of_a_thousand_regions_are_numbers():
+    labels = torch.arange(36 * 36).view(36, 36)
+    pair = regionwise.partners((labels, labels), torch.full((1, 3, 36, 36), 0.5), picture(36, 36))
+    assert pair.weights.sum(1) == pytest.approx(torch.ones(1, 36, 36), abs=1e-5)
+
+
 @pytest.mark.parametrize("name", [*CLASSICAL, "analogy"])
 def test_regions_of_one_pixel_and_hundreds(name):
     source, reference = picture(32, 32), picture(32, 32, 1)
