@@ -7,6 +7,9 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
 SNAKEMAKE := snakemake --cores all --resources gpu=1 --nolock --rerun-incomplete --keep-going --quiet all
 
+# A worker a core, up to four, each with one thread; the files that conftest.py puts first begin first.
+PYTEST := OMP_NUM_THREADS=1 python -m pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
 .PHONY: help env book test check lab bench full lock clean
 
@@ -20,11 +23,11 @@ book: $(MADE)  ## run what changed and build the site (PROFILE=quick, gpu or pap
 	@python tools/stage.py $(PROFILE)
 
 test: $(MADE)  ## everything: units, notebooks, pipeline, book, site in a browser
-	@OMP_NUM_THREADS=2 python -m pytest --nbmake tests notebooks
+	@$(PYTEST) --nbmake tests notebooks
 
 check: $(MADE)  ## before a commit: lint, clean notebooks, quick tests (a minute)
 	@ruff check . && ruff format --check . && nbstripout --verify --keep-id notebooks/*.ipynb
-	@OMP_NUM_THREADS=2 python -m pytest tests -m "not slow and not gpu"
+	@$(PYTEST) tests -m "not slow and not gpu"
 
 lab: $(MADE)  ## JupyterLab on 127.0.0.1, token on
 	@jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks

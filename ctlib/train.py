@@ -303,13 +303,6 @@ def launch(work: Callable[[], object], count: int) -> None:
     notebook_launcher(work, num_processes=count)
 
 
-def processes():
-    """Accelerate's state of this process, e.g. for `with processes().local_main_process_first():`."""
-    from accelerate import PartialState
-
-    return PartialState(cpu=_several_on_cpu())
-
-
 def _several_on_cpu() -> bool:
     """Whether torchrun started several processes without GPUs, which Accelerate overlooks unless told."""
     return int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.cuda.is_available()

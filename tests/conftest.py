@@ -1,4 +1,4 @@
-"""Order of the suite, the browser, and the one built site that the tests of the book share."""
+"""Order and division of the suite, the browser, and the one built site that the tests of the book share."""
 
 import os
 import shutil
@@ -12,19 +12,28 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 # Notebooks run by nbmake write to _build/test, so they neither use nor spoil the results of a book.
 os.environ.setdefault("CTLIB_PROFILE", "test")
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores
 
-LAST = ("test_pipeline.py", "test_notebooks.py", ".ipynb", "test_book.py", "test_site.py")
+FIRST = ("test_book.py", "test_site.py", ".ipynb")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Units first, then the notebooks in run order, then the book, then the site."""
+    """What takes longest begins first, and what shares something expensive stays in one worker.
+
+    The site is built once, for two files; notebooks run in their order, since later ones read the results of earlier
+    ones; every other file is a unit of its own.
+    """
 
     def place(item: pytest.Item) -> tuple[int, str]:
-        rank = next((i for i, end in enumerate(LAST, 1) if item.path.name.endswith(end)), 0)
+        rank = next((i for i, end in enumerate(FIRST) if item.path.name.endswith(end)), len(FIRST))
         return rank, item.path.name if item.path.suffix == ".ipynb" else ""
 
     items.sort(key=place)
+    shared = {"test_book.py": "site", "test_site.py": "site"}
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        group = "notebooks" if item.path.suffix == ".ipynb" else shared.get(item.path.name, file)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from PIL import Image
 
 from ctlib import images
@@ -89,17 +90,27 @@ def build(
     if missing := [path for path in sources if not path.is_file()]:
         raise DataError(f"{folder}: {len(missing)} pictures are missing, e.g. {missing[0]}; verify the data set")
     key = fingerprint(sources, size, fit)
+    if cached := _fresh(folder, key):
+        return cached
     try:
-        if (cached := Cache(folder)).index.get("key") == key:
-            return cached
-    except DataError:
-        pass  # none yet, or not whole
-    try:
-        _fill(sources, folder, size, fit, key, progress)
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "lock"):  # another program may be building it right now
+            if cached := _fresh(folder, key):
+                return cached
+            _fill(sources, folder, size, fit, key, progress)
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"{folder}: cannot write the cache ({reason}); make room or check the rights") from error
     return Cache(folder)
+
+
+def _fresh(folder: Path, key: str) -> Cache | None:
+    """The cache that lies there, if it is whole and not stale."""
+    try:
+        cached = Cache(folder)
+    except DataError:
+        return None
+    return cached if cached.index.get("key") == key else None
 
 
 def fingerprint(sources: list[Path], size: tuple[int, int], fit: str) -> str:
@@ -114,7 +125,6 @@ def fingerprint(sources: list[Path], size: tuple[int, int], fit: str) -> str:
 def _fill(sources: list[Path], folder: Path, size: tuple[int, int], fit: str, key: str, progress: bool) -> None:
     from tqdm import tqdm
 
-    folder.mkdir(parents=True, exist_ok=True)
     pixels, log = folder / "images.npy.part", folder / "index.part"
     done = _resume(log, pixels, key)
     shape = (len(sources), *size, 3)

@@ -122,7 +122,7 @@ def photographs(sets: Sequence[str], size: int) -> pairs.Photos:
             files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
             if not files:
                 raise DataError(f"{name}: no pictures in {folder}; set CTLIB_DATA to the folder that holds {name}/")
-        caches.append(_cached(files, f"{name}-{size}", size))
+        caches.append(cache.build(files, cache_dir(f"{name}-{size}"), (size, size)))
     return pairs.Photos(*caches)
 
 
@@ -133,15 +133,11 @@ def renditions(size: int) -> pairs.Renditions:
         DataError: FiveK is not in the data folder; the message says how to get it.
     """
     dataset = fivek.FiveK()
-    return pairs.Renditions(
-        *(_cached(dataset.paths_of(name), f"fivek-{name}-{size}", size) for name in dataset.renditions)
-    )
-
-
-def _cached(files: Sequence[Path], name: str, size: int) -> cache.Cache:
-    """The cache of one set, built by the first process of this machine while the others wait."""
-    with train.processes().local_main_process_first():
-        return cache.build(files, cache_dir(name), (size, size))
+    caches = [
+        cache.build(dataset.paths_of(name), cache_dir(f"fivek-{name}-{size}"), (size, size))
+        for name in dataset.renditions
+    ]
+    return pairs.Renditions(*caches)
 
 
 def cache_dir(name: str) -> Path:

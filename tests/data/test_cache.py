@@ -1,6 +1,7 @@
 """The uint8 cache: right pixels, reuse, staleness, interruption, broken pictures."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def test_holds_the_pictures(pictures, tmp_path):
     assert item["name"] == "3.png"
     np.testing.assert_array_equal(item["image"], cache.resize(images.read(pictures[3]), (12, 16)))
     assert len(set(built.sha256)) == 10 and all(len(digest) == 64 for digest in built.sha256)
-    assert sorted(os.listdir(tmp_path / "cache")) == ["images.npy", "index.json"]
+    assert sorted(os.listdir(tmp_path / "cache")) == ["images.npy", "index.json", "lock"]
     with pytest.raises(ValueError):
         built.images[0, 0, 0] = 0  # read-only
 
@@ -122,13 +123,20 @@ def test_leftover_of_another_build_is_not_used(pictures, tmp_path, monkeypatch):
     assert cache.build(pictures, folder, (6, 6)).images.shape == (10, 6, 6, 3)
 
 
+def test_two_builders_at_once_decode_each_picture_once(pictures, tmp_path, count_reads):
+    with ThreadPoolExecutor() as pool:
+        built = list(pool.map(lambda _: cache.build(pictures, tmp_path / "cache", (8, 8)), range(2)))
+    assert sorted(count_reads) == sorted(path.name for path in pictures)
+    np.testing.assert_array_equal(built[0].images, built[1].images)
+
+
 def test_broken_pictures_are_all_named(pictures, tmp_path):
     pictures[2].write_bytes(b"not a picture")
     pictures[5].write_bytes(pictures[5].read_bytes()[:60])
     with pytest.raises(DataError, match=r"2 pictures cannot be read: .*2\.png.*5\.png") as caught:
         cache.build(pictures, tmp_path / "cache", (8, 8))
     assert "leave them out" in str(caught.value)
-    assert os.listdir(tmp_path / "cache") == []
+    assert os.listdir(tmp_path / "cache") == ["lock"]
 
 
 def test_missing_and_no_pictures(pictures, tmp_path):
