@@ -8,9 +8,8 @@ Both sets are for evaluation only: no shipped weights have seen them. The result
 """
 
 import argparse
-import hashlib
 
-from ctlib import evaluate, images, methods, metrics, paths, results
+from ctlib import evaluate, methods, metrics, paths, results
 
 PAIRED = ["psnr", "ssim", "ciede2000", "psnr_lab_official"]
 UNPAIRED = ["hellinger_ab", "sliced_wasserstein", "edge_ssim", "ssim_l"]
@@ -40,11 +39,7 @@ def main() -> None:
             parser.error(f"the result so far has {before['parameters']}; judge all methods anew")
         rows += [row for row in before["rows"] if row["method"] not in names]
         rows.sort(key=lambda row: every.index(row["method"]))
-    manifest = evaluate.manifest("fivek", cases) | {
-        f"{case.name}/{side}": hashlib.sha256(images.to_uint8(picture).tobytes()).hexdigest()
-        for case in unpaired
-        for side, picture in (("input", case.source), ("style", case.reference))
-    }
+    manifest = evaluate.manifest("fivek", cases) | evaluate.fingerprints(unpaired)
     print(run.write(rows, data=manifest, sets={"fivek": len(cases) // 2, "dpst": len(unpaired)}))
     for kind, columns in (("paired", PAIRED), ("same edit", PAIRED), ("unpaired", UNPAIRED)):
         print(f"\n{kind:16}" + "".join(f"{metrics.METRICS[column].name:>20}" for column in columns))

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ctlib import images, methods, metrics, paths
+from ctlib import images, methods, metrics, paths, regionwise, segment
 from ctlib.data import augment, fivek, photos
 from ctlib.data.registry import DataError
 
@@ -123,6 +123,32 @@ def folder_cases(dataset: str, long_side: int = 256) -> list[Case]:
     return cases
 
 
+def labelled_cases(dataset: str, long_side: int = 256) -> list[tuple[Case, tuple[Tensor, Tensor]]]:
+    """As `folder_cases`, with regions that people drew: `segmentation/inNN.png` and `tarNN.png`, equal colors partners.
+
+    Args:
+        dataset, long_side: see `folder_cases`.
+
+    Returns:
+        Cases, each with the label maps of source and reference, see `ctlib.segment.match`.
+
+    Raises:
+        DataError: no such pairs there, or one without its regions.
+    """
+    folder, cases = paths.data_dir() / dataset / "segmentation", []
+    for case in folder_cases(dataset, long_side):
+        files = [folder / f"{case.name.replace('in', side, 1)}.png" for side in ("in", "tar")]
+        if missing := [path for path in files if not path.is_file()]:
+            raise DataError(f"{dataset}: {missing[0].name} is missing in {folder}; fetch the data set again")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the maps went through JPEG, and are larger than the pictures here
+            colors = segment.label_colors(*files)
+            sides = zip(files, (case.source, case.reference), strict=True)
+            regions = [segment.drop_small(segment.given(path, rgb.shape[2:], colors=colors)) for path, rgb in sides]
+        cases.append((case, segment.match(*regions, case.source, case.reference)))
+    return cases
+
+
 def cases_of(dataset: str, long_side: int, seed: int = 0) -> list[Case]:
     """Cases by name: `"photos"`, the bundled photographs with seeded retouching, or `"fivek"`.
 
@@ -146,6 +172,15 @@ def manifest(dataset: str, cases: Sequence[Case]) -> dict[str, str]:
         f"{name}/{side}": hashlib.sha256(files[name][side].read_bytes()).hexdigest()
         for name in names
         for side in ("raw", "c")
+    }
+
+
+def fingerprints(cases: Iterable[Case]) -> dict[str, str]:
+    """sha256 of the 8-bit pixels of source and reference as the methods see them, for files that have no manifest."""
+    return {
+        f"{case.name}/{side}": hashlib.sha256(images.to_uint8(picture).tobytes()).hexdigest()
+        for case in cases
+        for side, picture in (("source", case.source), ("reference", case.reference))
     }
 
 
@@ -181,6 +216,31 @@ def judge(names: Iterable[str], cases: Sequence[Case], wanted: Sequence[str] | N
                 warnings.simplefilter("ignore")
                 measured = metrics.evaluate(result, case.source, case.reference, case.truth, metrics=wanted)
             rows.append({"case": case.name, "kind": case.kind, "method": name, **measured, "seconds": seconds})
+    return rows
+
+
+REGIONAL = ("regions_ab", "hellinger_ab", "edge_ssim")  # what `judge_regions` measures
+
+
+def judge_regions(names: Iterable[str], cases: Iterable[tuple[Case, tuple[Tensor, Tensor]]]) -> list[dict]:
+    """Run methods with and without regions.
+
+    Args:
+        names: keys of `methods.METHODS`.
+        cases: with their label maps, see `labelled_cases` and `ctlib.segment.match`; some label must be shared.
+
+    Returns:
+        Two rows for each method and case, of the kinds `"whole"` and `"regions"`: `case`, `kind`, `method`,
+        `regions_ab` (`ctlib.regionwise.distance`), `hellinger_ab`, `edge_ssim`.
+    """
+    rows = []
+    for case, labels in cases:
+        for name in names:
+            for kind, option in (("whole", None), ("regions", labels)):
+                result = methods.recolor(name, case.source, case.reference, labels=option)
+                near = regionwise.distance(result, case.reference, labels)
+                judged = metrics.evaluate(result, case.source, case.reference, metrics=list(REGIONAL[1:]))
+                rows.append({"case": case.name, "kind": kind, "method": name, "regions_ab": near, **judged})
     return rows
 
 

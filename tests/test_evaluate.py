@@ -107,3 +107,41 @@ def test_unknown_or_missing_dataset_says_so(tmp_path, monkeypatch):
 def test_one_photograph_has_no_other_to_refer_to():
     with pytest.raises(ValueError, match="at least two photographs"):
         evaluate.photo_cases(16, names=["chelsea"])
+
+
+@pytest.fixture
+def drawn(tmp_path, monkeypatch):
+    """A red sky over green grass, a reference with both the other way up, and the regions that somebody drew."""
+    monkeypatch.setenv("CTLIB_DATA", str(tmp_path))
+    noise = np.random.default_rng(0).integers(0, 30, (32, 24, 3))
+    for folder, colors in (
+        ("input", ((200, 60, 60), (60, 160, 60))),
+        ("style", ((60, 90, 200), (200, 200, 60))),
+        ("segmentation", ((255, 0, 0), (0, 255, 0))),
+    ):
+        (tmp_path / "dpst" / folder).mkdir(parents=True)
+        for side, order in (("in", (0, 1)), ("tar", (1, 0))):
+            if folder == "segmentation" or (side == "in") == (folder == "input"):
+                picture = np.repeat(np.array([colors[one] for one in order], np.uint8), 16, 0)[:, None].repeat(24, 1)
+                grain = 0 if folder == "segmentation" else noise.astype(np.uint8)
+                name = f"{side}01.{'png' if folder == 'segmentation' else 'jpg'}"
+                images.write(tmp_path / "dpst" / folder / name, picture + grain)
+    return tmp_path / "dpst"
+
+
+def test_drawn_regions_find_their_partners(drawn):
+    ((case, labels),) = evaluate.labelled_cases("dpst", 24)
+    assert [tuple(one.shape) for one in labels] == [tuple(rgb.shape[2:]) for rgb in (case.source, case.reference)]
+    assert labels[0][0, 0] == labels[1][-1, 0] != labels[0][-1, 0] == labels[1][0, 0]
+    assert set(evaluate.fingerprints([case])) == {"in01/source", "in01/reference"}
+    (drawn / "segmentation" / "tar01.png").unlink()
+    with pytest.raises(RuntimeError, match=r"dpst: tar01\.png is missing"):
+        evaluate.labelled_cases("dpst", 24)
+
+
+def test_judge_regions_tells_what_regions_are_worth(drawn):
+    rows = evaluate.judge_regions(["identity", "mkl_lab"], evaluate.labelled_cases("dpst", 24))
+    value = {(row["method"], row["kind"]): row for row in rows}
+    assert len(rows) == 4 and all(set(evaluate.REGIONAL) <= set(row) for row in rows)
+    assert value["identity", "whole"]["regions_ab"] == value["identity", "regions"]["regions_ab"]
+    assert value["mkl_lab", "regions"]["regions_ab"] < 0.7 * value["mkl_lab", "whole"]["regions_ab"]
