@@ -111,7 +111,7 @@ def list_methods() -> None:
 @app.command()
 @_one_line_errors
 def train(
-    recipe: Annotated[str, typer.Argument(help="what to train: histogram_analogy")],
+    recipe: Annotated[str, typer.Argument(help="what to train: histogram_analogy, distill")],
     folder: Annotated[Path, typer.Argument(help="gets checkpoints and weights; an interrupted training goes on there")],
     options: Annotated[
         Path | None, typer.Option("--file", "-f", help="YAML file, e.g. notebooks/profiles/paper/20_...yml")
@@ -123,7 +123,7 @@ def train(
 
     import yaml
 
-    known = ["histogram_analogy"]
+    known = ["histogram_analogy", "distill"]
     if recipe not in known:
         raise ValueError(f"unknown recipe {recipe!r}; known: {', '.join(known)}")
     module = importlib.import_module(f"ctlib.recipes.{recipe}")

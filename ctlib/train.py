@@ -168,7 +168,8 @@ def fit(objective: nn.Module, dataset, settings: Settings, folder: Path | str, *
     """Train, or go on where an earlier call with the same settings was interrupted.
 
     Args:
-        objective: a module that holds the network as `.model` and maps a batch to `(loss, {name: term})`.
+        objective: a module that holds the network as `.model` and maps a batch to `(loss, {name: term})`. If it has a
+            method `at(step, steps)`, that is called before each update, for what changes in the course of a training.
         dataset: items by `(index, seed)`; `manifest` names its files and their hashes.
         settings: see `Settings`.
         folder: gets `resume.pt`, TensorBoard's files and, at the end, the weights: `model.safetensors`, `config.json`.
@@ -237,6 +238,7 @@ def fit(objective: nn.Module, dataset, settings: Settings, folder: Path | str, *
             raise CheckpointError(f"{path}: not whole ({error!r:.200}); remove it and start anew") from error
     if settings.compile:
         network.compile()
+    prepare_step = getattr(objective, "at", None)  # several processes wrap the objective, and hide it
     objective, optimizer = accelerator.prepare(objective, optimizer)
     objective.train()
     if state is not None:
@@ -249,6 +251,8 @@ def fit(objective: nn.Module, dataset, settings: Settings, folder: Path | str, *
             batch = {n: x if n == "seed" else x.to(device, non_blocking=True) for n, x in batch.items()}
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr_at(step)
+            if prepare_step:
+                prepare_step(step, settings.steps)
             with accelerator.accumulate(objective):
                 loss, terms = objective(batch)
                 accelerator.backward(loss)

@@ -216,6 +216,18 @@ def test_two_precisions_in_one_session(tmp_path):
     torch.testing.assert_close(exact, rough, rtol=0.2, atol=0.05)
 
 
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2}], ids=str)
+def test_an_objective_hears_which_step_it_is(tmp_path, monkeypatch, options):
+    told = []
+    monkeypatch.setattr(toy.Objective, "at", lambda self, step, steps: told.append((step, steps)), raising=False)
+    with pytest.raises(PowerCutError):
+        fit(tmp_path, steps=8, stop=7 * options.get("accumulate", 1), **options)
+    fit(tmp_path, steps=8, **options)
+    parts = options.get("accumulate", 1)
+    place = [(step, 8) for step in range(8) for _ in range(parts)]
+    assert told == place[: 7 * parts] + place[5 * parts :]
+
+
 # Interrupted
 
 CASES = {

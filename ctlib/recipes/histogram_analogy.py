@@ -9,7 +9,7 @@ Taught in: notebooks/20_train_histogram_analogy.
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -151,8 +151,16 @@ def fivek_luts() -> Tensor | None:
     return augment.fivek_luts(path) if path.is_file() else None
 
 
+def options_of(function: Callable) -> tuple[str, ...]:
+    """Names of the options that a `run` takes, for the message about an unknown one."""
+    parameters = inspect.signature(function).parameters.values()
+    return tuple(one.name for one in parameters if one.kind is one.KEYWORD_ONLY)
+
+
 def run(
     folder: Path | str,
+    make: Callable[..., Objective] = Objective,
+    /,
     *,
     data: str = "fivek",
     sets: Sequence[str] = ("photos",),
@@ -176,6 +184,7 @@ def run(
 
     Args:
         folder: see `ctlib.train.fit`; a run that was interrupted there goes on.
+        make: no option: what makes the objective of the network, for recipes that build on this one.
         data: `"fivek"`, pairs of its renditions, or `"photos"`, retouched photographs of `sets`.
         sets: see `photographs`.
         size: of the cached squares in pixels; `side` of the training squares cut out of them.
@@ -189,7 +198,7 @@ def run(
     Raises:
         ValueError: an unknown option. DataError, CheckpointError, TrainingError: see `ctlib.train.fit`.
     """
-    settings = train.settings(also=tuple(inspect.signature(run).parameters), **settings)
+    settings = train.settings(also=options_of(run), **settings)
     if data not in ("fivek", "photos"):
         raise ValueError(f"data: expected fivek or photos, got {data!r}")
     if size < side:
@@ -198,7 +207,7 @@ def run(
         raise ValueError(f"shares: expected one for each of {', '.join(pairs.KINDS)}, adding up to 1, got {shares}")
     torch.manual_seed(settings.seed)
     model = HistogramAnalogy(conditioning, width, bins, root, residual, curves, init)
-    objective = Objective(
+    objective = make(
         model,
         side=side,
         recipe=recipe,
