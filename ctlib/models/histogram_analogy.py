@@ -18,7 +18,7 @@ Taught in: notebooks/20_train_histogram_analogy, notebooks/60_ablate_conditionin
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -30,6 +30,7 @@ from ctlib.checkpoints import Pretrained
 from ctlib.classical.distribution import match_sorted, spread
 from ctlib.classical.statistics import ColorMap
 from ctlib.color import A_RANGE, B_RANGE
+from ctlib.models import encoders
 from ctlib.ops.hen_histogram import BINS
 from ctlib.segment.regions import resized
 
@@ -49,6 +50,8 @@ class Widths:
             step; steps: how many of those.
         separable: 3 x 3 convolutions of decoder and refinement split into one a channel and one a pixel, where that
             saves time: up to 24 input channels the plain one is faster.
+        backbone: another encoder, see `ctlib.models.encoders.mobilenet`.
+        attention: layers between encoder and decoder, see `ctlib.models.encoders.Transformer`.
     """
 
     encoder: tuple[int, ...]
@@ -60,13 +63,21 @@ class Widths:
     hidden: int = 64
     steps: int = 3
     separable: bool = False
+    backbone: str | None = None
+    attention: int = 0
 
 
 WIDTHS = {
     "paper": Widths((64, 128, 256, 512, 512), (512, 256, 128, 64, 64)),
     "small": Widths((16, 32, 64, 128, 256), (256, 128, 64, 64, 64)),
     "tiny": Widths((8, 24, 48, 96, 128), (128, 96, 48, 16, 8), 64, 32, 8, 8, 8, 1, separable=True),
+    "mobilenet_large": Widths((16, 24, 40, 112, 960), (960, 256, 128, 64, 64), backbone="mobilenet_v3_large"),
+    "mobilenet_small": Widths((16, 16, 24, 48, 576), (576, 48, 48, 64, 64), backbone="mobilenet_v3_small"),
 }
+WIDTHS["mobilenet_tiny"] = replace(
+    WIDTHS["tiny"], encoder=WIDTHS["mobilenet_small"].encoder, backbone="mobilenet_v3_small"
+)
+WIDTHS["transformer"] = replace(WIDTHS["tiny"], attention=3)
 
 
 def to_unit(lab: Tensor) -> Tensor:
@@ -122,13 +133,17 @@ class Code:
         self.vectors, self.regions = vectors, regions
         self._sized: dict[tuple[int, ...], Tensor] = {}  # each decoder block asks for the same sizes several times
 
+    def weights(self, size: torch.Size) -> Tensor:
+        """`(B, R, h, w)`: the regions over features of a size."""
+        if size not in self._sized:
+            self._sized[size] = functional.interpolate(self.regions, size, mode="area")
+        return self._sized[size]
+
     def spread(self, values: Tensor, size: torch.Size) -> Tensor:
         """`(B, R, C)`, what a layer makes of the vectors, over features of a size: `(B, C, h, w)` or `(B, C, 1, 1)`."""
         if self.regions is None:
             return values[:, 0, :, None, None]
-        if size not in self._sized:
-            self._sized[size] = functional.interpolate(self.regions, size, mode="area")
-        return torch.einsum("brc,brhw->bchw", values, self._sized[size])
+        return torch.einsum("brc,brhw->bchw", values, self.weights(size))
 
 
 class Film(nn.Module):
@@ -191,7 +206,7 @@ class ColorTransfer(nn.Module):
             return conv3(inputs, outputs, separable=widths.separable and inputs > 24, bias=bias)
 
         encoder, channels = [], colors
-        for number, width in enumerate(widths.encoder):
+        for number, width in enumerate(() if widths.backbone else widths.encoder):
             encoder.append(
                 Block(
                     nn.LeakyReLU(0.2) if number else None,
@@ -201,7 +216,11 @@ class ColorTransfer(nn.Module):
                 )
             )
             channels = width
-        self.encoder = nn.ModuleList(encoder)
+        self.encoder = encoders.mobilenet(widths.backbone, colors) if widths.backbone else nn.ModuleList(encoder)
+        channels = widths.encoder[-1]
+        self.attention = None
+        if widths.attention:
+            self.attention = encoders.Transformer(channels, widths.code, widths.attention)
 
         decoder, sides, full = [], [], widths.full
         for number, (width, skip) in enumerate(zip(widths.decoder, widths.encoder[::-1], strict=True)):
@@ -248,6 +267,9 @@ class ColorTransfer(nn.Module):
         for block in self.encoder:
             features = block(features)
             skips.append(features)
+        if self.attention is not None:
+            weights = None if regions is None else code.weights(features.shape[2:])
+            features = self.attention(features, code.vectors, weights)
 
         sides = []
         for number, block in enumerate(self.decoder):
@@ -282,7 +304,9 @@ class HistogramAnalogy(nn.Module, Pretrained):
 
     Args:
         conditioning: how the histograms enter, see the head of this file.
-        width: `"paper"` (CTN 39,407,247 parameters with `"tile"`), `"small"` (9,232,079) or `"tiny"` (below 2 million).
+        width: `"paper"` (CTN 39,407,247 parameters with `"tile"`), `"small"` (9,232,079) or `"tiny"` (below 2 million);
+            `"mobilenet_large"` (53,159,935), `"mobilenet_small"` (19,129,615), `"mobilenet_tiny"` and `"transformer"`
+            have other encoders, see `ctlib.models.encoders`.
         bins: of a and b in the histogram, 8, 16, 32, 64 or 128; 64 as published.
         root: HEN reads the roots of the shares, see `HistogramEncoder`.
         residual: the network predicts a change of the picture instead of the picture.
@@ -292,6 +316,7 @@ class HistogramAnalogy(nn.Module, Pretrained):
 
     Raises:
         ValueError: an unknown option; the message lists the known ones.
+        RuntimeError: a MobileNet without torchvision.
     """
 
     def __init__(
