@@ -8,9 +8,10 @@ The set is for evaluation only: no shipped weights have seen it. The result, `ju
 
 import argparse
 
-from ctlib import evaluate, results
+from ctlib import evaluate, methods, results
 
-METHODS = ["identity", "reinhard_lab", "mkl_lab", "histogram_rgb", "idt", "analogy_tile", "analogy_film", "analogy"]
+METHODS = ["identity", "reinhard_lab", "mkl_lab", "histogram_rgb", "idt"]
+METHODS += [name for name, method in methods.METHODS.items() if method.family == "learned"]
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ctlib import images, methods, metrics, paths, regionwise, segment
-from ctlib.data import augment, fivek, photos
+from ctlib.data import augment, camvid, fivek, photos
 from ctlib.data.registry import DataError
 
 
@@ -123,30 +123,58 @@ def folder_cases(dataset: str, long_side: int = 256) -> list[Case]:
     return cases
 
 
-def labelled_cases(dataset: str, long_side: int = 256) -> list[tuple[Case, tuple[Tensor, Tensor]]]:
-    """As `folder_cases`, with regions that people drew: `segmentation/inNN.png` and `tarNN.png`, equal colors partners.
+Labelled = tuple[Case, tuple[Tensor, Tensor]]  # a case and the label maps of its pictures, see `ctlib.segment.match`
+
+
+def labelled_cases(dataset: str, long_side: int = 256, limit: int = 40) -> list[Labelled]:
+    """Unpaired cases with regions that people drew.
 
     Args:
-        dataset, long_side: see `folder_cases`.
-
-    Returns:
-        Cases, each with the label maps of source and reference, see `ctlib.segment.match`.
+        dataset: `"dpst"`, the pairs of `folder_cases`, whose regions are `segmentation/inNN.png` and `tarNN.png`, equal
+            colors partners; or `"camvid"`, streets at dusk towards streets by day, of the test split.
+        long_side: pixels; the photographs are scaled down to it.
+        limit: at most so many, the first ones.
 
     Raises:
-        DataError: no such pairs there, or one without its regions.
+        ValueError: unknown name. DataError: no such pairs there, or one without its regions.
     """
-    folder, cases = paths.data_dir() / dataset / "segmentation", []
-    for case in folder_cases(dataset, long_side):
+    if dataset not in ("dpst", "camvid"):
+        raise ValueError(f"unknown dataset {dataset!r}; with regions that people drew: dpst, camvid")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the maps are larger than the pictures here, and dpst's went through JPEG
+        return (_dpst_labelled if dataset == "dpst" else _camvid_labelled)(long_side, limit)
+
+
+def _dpst_labelled(long_side: int, limit: int) -> list[Labelled]:
+    folder, cases = paths.data_dir() / "dpst" / "segmentation", []
+    for case in folder_cases("dpst", long_side)[:limit]:
         files = [folder / f"{case.name.replace('in', side, 1)}.png" for side in ("in", "tar")]
         if missing := [path for path in files if not path.is_file()]:
-            raise DataError(f"{dataset}: {missing[0].name} is missing in {folder}; fetch the data set again")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the maps went through JPEG, and are larger than the pictures here
-            colors = segment.label_colors(*files)
-            sides = zip(files, (case.source, case.reference), strict=True)
-            regions = [segment.drop_small(segment.given(path, rgb.shape[2:], colors=colors)) for path, rgb in sides]
-        cases.append((case, segment.match(*regions, case.source, case.reference)))
+            raise DataError(f"dpst: {missing[0].name} is missing in {folder}; fetch the data set again")
+        colors = segment.label_colors(*files)
+        sides = zip(files, (case.source, case.reference), strict=True)
+        regions = [segment.given(path, rgb.shape[2:], colors=colors) for path, rgb in sides]
+        cases.append(_labelled(case, *regions))
     return cases
+
+
+def _camvid_labelled(long_side: int, limit: int) -> list[Labelled]:
+    names = [segment.UNLABELED if name == "Unlabelled" else name for name in camvid.CLASSES]
+    dusk, day = (camvid.CamVid(split="test", sequences=(film,)) for film in ("0001TP", "Seq05VD"))
+    cases = []
+    for number in range(min(limit, len(dusk), len(day))):
+        items = dusk[number], day[number]
+        pictures = [images.to_tensor(images.resize(item["image"], long_side)) for item in items]
+        regions = [
+            segment.given(item["labels"], rgb.shape[2:], names=names) for item, rgb in zip(items, pictures, strict=True)
+        ]
+        cases.append(_labelled(Case(items[0]["name"], "unpaired", *pictures, None), *regions))
+    return cases
+
+
+def _labelled(case: Case, source: segment.Regions, reference: segment.Regions) -> Labelled:
+    regions = segment.drop_small(source), segment.drop_small(reference)
+    return case, segment.match(*regions, case.source, case.reference)
 
 
 def cases_of(dataset: str, long_side: int, seed: int = 0) -> list[Case]:
@@ -222,7 +250,7 @@ def judge(names: Iterable[str], cases: Sequence[Case], wanted: Sequence[str] | N
 REGIONAL = ("regions_ab", "hellinger_ab", "edge_ssim")  # what `judge_regions` measures
 
 
-def judge_regions(names: Iterable[str], cases: Iterable[tuple[Case, tuple[Tensor, Tensor]]]) -> list[dict]:
+def judge_regions(names: Iterable[str], cases: Iterable[Labelled]) -> list[dict]:
     """Run methods with and without regions.
 
     Args:

@@ -122,6 +122,12 @@ METHODS: dict[str, Method] = {
         run=partial(_analogy, "histogram-analogy-tile-tiny"),
         cite="lee2020deep",
     ),
+    "analogy_no_norm": Method(
+        "Histogram Analogy (no norms)",
+        "learned",
+        run=partial(_analogy, "histogram-analogy-no-norm-tiny"),
+        cite="lee2020deep",
+    ),
     "analogy_film": Method(
         "Histogram Analogy (FiLM)", "learned", run=partial(_analogy, "histogram-analogy-film-tiny"), cite="lee2020deep"
     ),

@@ -71,10 +71,11 @@ def given(
     size: tuple[int, int] | None = None,
     *,
     colors: np.ndarray | Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
 ) -> Regions:
     """Regions from a label map that was made elsewhere.
 
-    Two maps are comparable by their names: the number in the map, or the color as `#rrggbb`.
+    Two maps are comparable by their names: those given, else the number in the map, or the color as `#rrggbb`.
 
     Args:
         labels: `(H, W)` whole numbers from 0, or a picture whose colors are labels: `(H, W, 3)` uint8, or a file.
@@ -82,12 +83,16 @@ def given(
         colors: of the labels, `(R, 3)` uint8 or names like `"#ff0000"`; each pixel takes the nearest one in sRGB.
             Without it they are looked up, see `label_colors`. Where one of two pictures went through JPEG, give both
             the same: `colors=label_colors(first, second)`.
+        names: of the whole numbers 0, 1, ...; `UNLABELED` for one that means nothing.
 
     Raises:
-        ValueError: labels that are no whole numbers, negative ones, another shape, a photograph, or unknown colors.
+        ValueError: labels that are no whole numbers, negative ones, another shape, a photograph, unknown colors, or
+            fewer names than numbers.
         ImageReadError: a file that cannot be read.
     """
-    array, names = _array(labels), None
+    array = _array(labels)
+    if names is not None and (array.ndim == 3 or array.max() >= len(names)):
+        raise ValueError(f"names: expected one for each number in the map, got {len(names)}")
     if array.ndim == 3:
         palette = label_colors(array) if colors is None else _palette(colors)
         array, names = _nearest(array, palette), [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in palette.tolist()]
