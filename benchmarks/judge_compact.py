@@ -1,0 +1,53 @@
+"""How good networks of several widths are on FiveK: the shipped ones, and others by folder.
+
+    CTLIB_DATA=<folder with fivek/> python benchmarks/judge_compact.py \\
+        "small, the teacher=_build/training/teacher" "tiny, distilled=histogram-analogy-distilled-tiny"
+
+Each is `name=weights`, a folder or a name in data/pretrained. FiveK is for evaluation only. The result,
+`judge_compact.json`, goes to `_build/lab/results`; a reviewed copy is the record in `book/results`, which
+notebooks/22_compact_and_distilled shows.
+"""
+
+import argparse
+
+from ctlib import evaluate, methods, results
+from ctlib.checkpoints import load_state
+from ctlib.models.histogram_analogy import HistogramAnalogy
+from ctlib.paths import ROOT
+
+PAIRED = ["psnr", "ssim", "ciede2000"]
+
+
+def training_of(weights: str) -> dict:
+    """Steps and pairs of a training, if its folder still has them."""
+    state = ROOT / weights / "resume.pt"
+    if not state.is_file():
+        return {}
+    settings = load_state(state)["identity"]["settings"]
+    return {"steps": settings["steps"], "batch": settings["batch"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("networks", nargs="+", metavar="name=weights")
+    parser.add_argument("--long-side", type=int, default=512, help="pixels")
+    options = parser.parse_args()
+    given = dict(pair.split("=", 1) for pair in options.networks)
+    run = results.start("judge_compact", long_side=options.long_side, networks=list(given))
+    cases = [case for case in evaluate.fivek_cases(options.long_side, limit=15) if case.kind != "unpaired"]
+    rows = []
+    for name, weights in {"identity": None, **given}.items():
+        about = {}
+        if weights:
+            network = HistogramAnalogy.from_pretrained(weights)
+            about = {"parameters": sum(one.numel() for one in network.parameters()), **training_of(weights)}
+            run_it = lambda source, reference, labels, network=network: network.recolor(source, reference)  # noqa: E731
+            methods.METHODS[name] = methods.Method(name, "learned", run=run_it)
+        judged = evaluate.judge([name], cases, PAIRED)
+        rows += [row | about for row in judged]
+        print(name, *evaluate.summary(judged, "paired", PAIRED), *evaluate.summary(judged, "same edit", PAIRED))
+    print(run.write(rows, data=evaluate.manifest("fivek", cases)))
+
+
+if __name__ == "__main__":
+    main()
