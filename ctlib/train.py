@@ -200,6 +200,9 @@ def fit(objective: nn.Module, dataset, settings: Settings, folder: Path | str, *
         )
     if not len(dataset):
         raise ValueError("dataset: holds no samples")
+    for name, weight in objective.named_parameters():
+        if weight.requires_grad and not name.startswith("model."):
+            raise ValueError(f"objective: {name} is to be trained outside objective.model, and no checkpoint holds it")
 
     if first:
         folder.mkdir(parents=True, exist_ok=True)

@@ -393,6 +393,17 @@ def test_a_batch_that_cannot_be_divided(tmp_path, options):
     assert not (tmp_path / "run").exists()
 
 
+def test_what_no_checkpoint_would_hold_is_not_trained(tmp_path):
+    """A loss with a weight of its own would begin anew after each restart, and nobody would notice."""
+    objective = toy.Objective(Net())
+    objective.temperature = torch.nn.Parameter(torch.ones(()))
+    with pytest.raises(ValueError, match=r"temperature is to be trained outside objective\.model"):
+        train.fit(objective, Pictures(), train.settings(steps=2, batch=2), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    objective.temperature.requires_grad_(False)
+    train.fit(objective, Pictures(), train.settings(steps=2, batch=2), tmp_path / "run")
+
+
 def test_no_samples(tmp_path):
     with pytest.raises(ValueError, match="dataset: holds no samples"):
         fit(tmp_path / "run", data=Pictures(count=0))
