@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ctlib import evaluate, images, methods
 
@@ -145,3 +146,19 @@ def test_judge_regions_tells_what_regions_are_worth(drawn):
     assert len(rows) == 4 and all(set(evaluate.REGIONAL) <= set(row) for row in rows)
     assert value["identity", "whole"]["regions_ab"] == value["identity", "regions"]["regions_ab"]
     assert value["mkl_lab", "regions"]["regions_ab"] < 0.7 * value["mkl_lab", "whole"]["regions_ab"]
+
+
+def test_streets_at_dusk_go_with_streets_by_day(tmp_path, monkeypatch):
+    monkeypatch.setenv("CTLIB_DATA", str(tmp_path))
+    for name, level in (("0001TP_008550", 40), ("Seq05VD_f00000", 200)):
+        for folder in ("images", "labels"):
+            (tmp_path / "camvid" / folder / "test").mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(level).integers(0, 30, (24, 32, 3), dtype=np.uint8)
+        images.write(tmp_path / "camvid" / "images" / "test" / f"{name}.jpg", noise + np.uint8(level))
+        labels = np.repeat(np.array([0, 3, 11], np.uint8), 8)[:, None].repeat(32, 1)  # sky, road, unlabelled
+        Image.fromarray(labels).save(tmp_path / "camvid" / "labels" / "test" / f"{name}.png")
+    ((case, maps),) = evaluate.labelled_cases("camvid", 16)
+    assert case.name == "0001TP_008550" and case.source.mean() < case.reference.mean()
+    assert all(one.unique().tolist() == [-1, 0, 1] for one in maps), "what has no label has no partner"
+    with pytest.raises(ValueError, match="unknown dataset 'coco'; with regions that people drew: dpst, camvid"):
+        evaluate.labelled_cases("coco")

@@ -10,7 +10,7 @@ from flags import quarters, same_partition
 from PIL import Image
 
 from ctlib import images
-from ctlib.segment import Regions, drop_small, given, label_colors
+from ctlib.segment import UNLABELED, Regions, drop_small, given, label_colors
 
 
 def test_given_numbers_keep_their_numbers_as_names():
@@ -168,3 +168,11 @@ def test_what_drop_small_refuses():
         drop_small(quarters() - 1)
     with pytest.raises(ValueError, match="labels: expected an int64 tensor"):
         drop_small(quarters().float())
+
+
+def test_numbers_can_be_given_names():
+    numbers = torch.tensor([[0, 2], [2, 5]])
+    regions = given(numbers, names=["sky", "car", "road", "tree", "sign", UNLABELED])
+    assert regions.names == ("sky", "road", UNLABELED) and regions.labels.tolist() == [[0, 1], [1, 2]]
+    with pytest.raises(ValueError, match="names: expected one for each number in the map, got 3"):
+        given(numbers, names=["sky", "car", "road"])
