@@ -9,15 +9,18 @@ Taught in: notebooks/05_segment_regions.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ctlib import check, metrics
+from ctlib.classical.statistics import ColorMap
 from ctlib.segment import soften
 from ctlib.segment.regions import resized
+
+Fit = Callable[[Tensor, Tensor], ColorMap]  # two lists of colors (1, 3, N), (1, 3, M) to a function of color
 
 _FAINT = 1e-3  # of a pixel's largest weight; less is none: else each region would be computed for nearly all pixels
 
@@ -47,7 +50,7 @@ class Partners:
             return True
         return self.count == 1 and bool((self.source == 0).all()) and bool((self.reference == 0).all())
 
-    def blend(self, fit: Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]], source: Tensor, reference: Tensor):
+    def blend(self, fit: Fit, source: Tensor, reference: Tensor):
         """Fit a color map for each pair of partners, and mix what they make of the source.
 
         Args:
@@ -57,18 +60,38 @@ class Partners:
         Returns:
             `(1, 3, H, W)`.
         """
-        colors, wanted, result = source.flatten(2), reference.flatten(2), torch.zeros_like(source).flatten(2)
-        for number, weight in enumerate(self.weights[0].flatten(1).to(source)):
-            heard = weight > 0
-            if not heard.any():
-                continue
-            if number < self.count:
+        return mix(self.maps(fit, source, reference), source, self.weights)
+
+    def maps(self, fit: Fit, source: Tensor, reference: Tensor) -> Iterator[ColorMap | None]:
+        """The color maps that `blend` mixes, the last for what has no partner; `None` for what has no weight."""
+        colors, wanted = source.flatten(2), reference.flatten(2)
+        for number, weight in enumerate(self.weights[0]):
+            if not (weight > 0).any():
+                yield None
+            elif number < self.count:
                 own = [side.flatten() == number for side in (self.source, self.reference)]
-                color_map = fit(colors[:, :, own[0]], wanted[:, :, own[1]])
+                yield fit(colors[:, :, own[0]], wanted[:, :, own[1]])
             else:
-                color_map = fit(colors, wanted)
-            result[:, :, heard] += weight[heard] * color_map(colors[:, :, heard])
-        return result.view(source.shape)
+                yield fit(colors, wanted)
+
+
+def mix(maps: Iterable[ColorMap | None], colors: Tensor, weights: Tensor) -> Tensor:
+    """What several color maps make of a picture, each where it has a weight.
+
+    Args:
+        maps: R functions of color; `None` for one that has no weight anywhere.
+        colors: `(1, 3, H, W)` in the space that the maps expect.
+        weights: `(1, R, H, W)`, adding up to 1 in each pixel.
+
+    Returns:
+        `(1, 3, H, W)`.
+    """
+    flat, result = colors.flatten(2), torch.zeros_like(colors).flatten(2)
+    for color_map, weight in zip(maps, weights[0].flatten(1).to(colors), strict=True):
+        heard = weight > 0
+        if heard.any():
+            result[:, :, heard] += weight[heard] * color_map(flat[:, :, heard])
+    return result.view(colors.shape)
 
 
 def partners(labels: tuple[Tensor, Tensor], source: Tensor, reference: Tensor) -> Partners:

@@ -30,7 +30,7 @@ ROOMS = (
     ("images", "lut", "checkpoints"),
     ("classical", "metrics"),
     ("segment",),
-    ("regionwise",),
+    ("regionwise", "enlarge"),
     ("models", "losses"),
     ("data", "methods"),
     ("evaluate",),

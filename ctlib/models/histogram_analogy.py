@@ -31,11 +31,13 @@ from ctlib.classical.distribution import match_sorted, spread
 from ctlib.classical.statistics import ColorMap
 from ctlib.color import A_RANGE, B_RANGE
 from ctlib.models import encoders
+from ctlib.enlarge import enlarge
 from ctlib.ops.hen_histogram import BINS
 from ctlib.segment.regions import resized
 
 Conditioning = Literal["tile", "tile_no_norm", "film"]
 CONDITIONINGS = ("tile", "tile_no_norm", "film")
+SAMPLES = 4096  # pixels of a picture that curves are fitted on
 PAD = 32  # pixels of replicated border at inference: divides by the five halvings
 
 
@@ -416,7 +418,9 @@ class HistogramAnalogy(nn.Module, Pretrained):
             labels: label maps of one source and its reference, see `ctlib.regionwise.partners`: each region of the
                 source takes the histogram of its partner, what has none that of the whole reference. The source's own
                 histogram stays that of the whole source, as published.
-            long_side: a larger source is recolored at this size, and the change of its colors enlarged.
+            long_side: of a larger source, the network sees pixels picked at this size, and what that did to them is
+                done to all by `ctlib.enlarge`; curves, if there are any, are applied to all as they are. 12 megapixels
+                take less than 1.5 GB; with labels, weights of R + 1 regions at this size more, enlarged as needed.
 
         Returns:
             `(B, 3, H, W)` sRGB in [0, 1].
@@ -432,7 +436,7 @@ class HistogramAnalogy(nn.Module, Pretrained):
         if long_side < 1:
             raise ValueError(f"long_side: expected at least 1 pixel, got {long_side}")
         size, scale = source.shape[2:], long_side / max(source.shape[2:])
-        small = source if scale >= 1 else _shrunk(source.float(), [max(1, round(side * scale)) for side in size])
+        small = source if scale >= 1 else _thinned(source, [max(1, round(side * scale)) for side in size])
         lab, wanted = (ops.rgb_to_lab(rgb.float().to(device)) for rgb in (small, reference))
         height, width = lab.shape[2:]
         pair = None
@@ -445,25 +449,32 @@ class HistogramAnalogy(nn.Module, Pretrained):
         right, below = (max(-side % PAD, 2 * PAD - side) + pad for side in (width, height))  # the norms need 2 x 2
         border = (pad, right, pad, below)
         histograms = [ops.hen_histogram(lab, bins=self.bins), self._wanted(wanted, pair)]
-        matched = None
+        have = lab if scale >= 1 else ops.rgb_to_lab(_drawn(source).float().to(device))
+        maps, shares, matched = [], None if pair is None else pair.weights, None
         if self.curves:
-            matched = to_unit(match_channels(lab, wanted) if pair is None else pair.blend(channel_curves, lab, wanted))
-        seen = (to_unit(lab), matched, None if pair is None else pair.weights)
+            maps = [rgb_curves(have, wanted)] if pair is None else list(pair.maps(rgb_curves, lab, wanted))
+            on_lab = [one and _in_lab(one) for one in maps]
+            matched = to_unit(on_lab[0](lab) if pair is None else regionwise.mix(on_lab, lab, shares))
+        seen = (to_unit(lab), matched, shares)
         seen, matched, weights = (None if x is None else functional.pad(x, border, mode="replicate") for x in seen)
         unit, _ = self(seen, *histograms, matched, weights)
         result = from_unit(unit[..., pad : pad + height, pad : pad + width])
         if scale < 1:
-            change = functional.interpolate(result - lab, size, mode="bilinear", align_corners=False)
-            result = ops.rgb_to_lab(source.float().to(device)) + change
+            return enlarge(source, small.to(lab), result, maps, shares)
         return ops.lab_to_rgb(result).clamp(0, 1).to(source)
 
 
-def match_channels(source: Tensor, reference: Tensor, samples: int = 4096) -> Tensor:
+def match_channels(source: Tensor, reference: Tensor, samples: int = SAMPLES) -> Tensor:
     """`(B, 3, H, W)` CIELAB: the source with the channels of the reference, see `channel_curves`."""
     return channel_curves(source, reference, samples)(source)
 
 
-def channel_curves(source: Tensor, reference: Tensor, samples: int = 4096) -> ColorMap:
+def channel_curves(source: Tensor, reference: Tensor, samples: int = SAMPLES) -> ColorMap:
+    """`rgb_curves` as a function of color in CIELAB, `(B, 3, ...)` to `(B, 3, ...)`."""
+    return _in_lab(rgb_curves(source, reference, samples))
+
+
+def rgb_curves(source: Tensor, reference: Tensor, samples: int = SAMPLES) -> ColorMap:
     """Match the histograms of R, G and B, each on its own, with curves of 64 straight pieces.
 
     Retouching acts mostly on these channels: on FiveK, matching them comes nearer to expert C than matching L, a and b.
@@ -473,15 +484,20 @@ def channel_curves(source: Tensor, reference: Tensor, samples: int = 4096) -> Co
         samples: pixels of each picture that the curves are fitted on, see `spread`.
 
     Returns:
-        A function of color, CIELAB `(B, 3, ...)` to CIELAB.
+        A function of color, sRGB `(B, 3, ...)` to sRGB in [0, 1].
     """
 
-    def rows(lab: Tensor) -> Tensor:
-        return ops.lab_to_rgb(lab).flatten(2).flatten(0, 1)
+    def rows(rgb: Tensor) -> Tensor:
+        return rgb.flatten(2).flatten(0, 1)
 
-    pair = [rows(lab) for lab in (source, reference)]
+    pair = [rows(ops.lab_to_rgb(lab)) for lab in (source, reference)]
     curve = match_sorted(*(row[:, spread(row.shape[1], samples).to(row.device)] for row in pair), levels=65)
-    return lambda lab: ops.rgb_to_lab(curve(rows(lab)).clamp(0, 1).view(lab.shape))
+    return lambda rgb: curve(rows(rgb)).clamp(0, 1).view(rgb.shape)
+
+
+def _in_lab(color_map: ColorMap) -> ColorMap:
+    """A function of sRGB colors as one of CIELAB colors."""
+    return lambda lab: ops.rgb_to_lab(color_map(ops.lab_to_rgb(lab)))
 
 
 def with_border(network: nn.Module, mode: str) -> nn.Module:
@@ -500,8 +516,14 @@ def _fitted(labels: Tensor, source: Tensor, small: Tensor) -> Tensor:
     return resized(labels, tuple(small.shape[2:]))
 
 
-def _shrunk(rgb: Tensor, size: list[int]) -> Tensor:
-    return functional.interpolate(rgb, size, mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
+def _drawn(rgb: Tensor) -> Tensor:
+    """`(B, 3, N)`: the pixels of a large picture on which `rgb_curves` would fit its curves."""
+    return rgb.flatten(2)[:, :, spread(rgb[0, 0].numel(), SAMPLES).to(rgb.device)]
+
+
+def _thinned(rgb: Tensor, size: list[int]) -> Tensor:
+    """Pixels picked, not averaged: means of grain and detail would have other histograms than the picture."""
+    return functional.interpolate(rgb, size, mode="nearest-exact")
 
 
 def _normal(module: nn.Module) -> None:

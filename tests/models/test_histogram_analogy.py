@@ -345,12 +345,28 @@ def test_recolor_by_the_identity_keeps_each_pixel_in_place(conditioning, size):
     assert (result - source).abs().max() < 1e-3
 
 
-def test_recolor_enlarges_the_change_of_colors():
-    source = functional.interpolate(noise(1, 3, 5, 5), (150, 110), mode="bicubic").clamp(0, 1)
+def test_curves_reach_each_pixel_of_a_large_picture():
+    """As they are, and fitted on the same pixels as without a smaller picture between."""
+    source = noise(1, 3, 150, 110)
     net, reference = network(curves=True), color.lab_to_rgb(dull(1, 3, 9, 9))
     nn.init.zeros_(net.ctn.head.layers[-1].weight)  # the curves alone, which know no neighbors
-    whole, part = (net.recolor(source, reference, long_side=side) for side in (1024, 75))
-    assert (whole - part).abs().mean() < 0.04 * (whole - source).abs().mean()
+    whole, part = (net.recolor(source, reference, long_side=side) for side in (1024, 40))
+    assert (whole - part).abs().max() < 1e-4 < (whole - source).abs().mean()
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_a_large_picture_has_regions_too(options):
+    source = noise(1, 3, 150, 110)
+    reference = torch.cat([0.3 * noise(1, 3, 20, 20), 0.7 + 0.3 * noise(1, 3, 20, 20)], 3)
+    labels = [(torch.arange(width) >= width // 2).long().expand(height, -1) for height, width in ((150, 110), (20, 40))]
+    net = network(**options)
+    if net.curves:
+        nn.init.zeros_(net.ctn.head.layers[-1].weight)
+    whole, part = (net.recolor(source, reference, labels=tuple(labels), long_side=side) for side in (1024, 75))
+    assert part.shape == whole.shape and part.isfinite().all()
+    if net.curves:  # each half has the curves of its own half of the reference, apart from the border between them
+        assert part[..., :45].mean() < 0.25 and part[..., 65:].mean() > 0.75
+        assert (whole - part)[..., :45].abs().mean() < 0.02 and (whole - part)[..., 65:].abs().mean() < 0.02
 
 
 def test_recolor_of_a_batch_is_that_of_each():

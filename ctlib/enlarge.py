@@ -1,0 +1,157 @@
+r"""What was done to a small picture, done to a large one: 12 megapixels for the price of one.
+
+A network that looks at a whole picture cannot be fed a large one in pieces: its norms take the mean over all pixels. So
+it works on a small copy, and what it changed there is split in two:
+
+- *by color*: a table of colors, fitted on the small picture, holds what happens to each color wherever it stands. It is
+  looked up with the colors of the large picture, so grain and fine detail get what their own color asks for;
+- *by place*: what the table does not say, averaged over small squares and enlarged. That part is smooth.
+
+Enlarging the change itself instead, as one does for a mask, gives a speck the change of its surroundings.
+
+Measured in: benchmarks/bench_any_size.py.
+"""
+
+from collections.abc import Sequence
+from itertools import product
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ctlib import check, ops, regionwise
+from ctlib.classical.distribution import spread
+from ctlib.classical.statistics import ColorMap
+from ctlib.ops.palette_lut import lookup
+
+NODES = 9  # of the table, an axis
+SQUARE = 8  # pixels of the small picture, over which the rest is averaged
+_SAMPLES = 1 << 17  # pixels of the small picture that the table is fitted on
+_STIFFNESS = 1e-2  # of the table, see `fit`
+_PIECE = 1 << 18  # pixels of the large picture treated at once
+
+
+def enlarge(
+    source: Tensor,
+    small: Tensor,
+    result: Tensor,
+    maps: Sequence[ColorMap | None] = (),
+    weights: Tensor | None = None,
+    *,
+    piece: int = _PIECE,
+) -> Tensor:
+    """Do to a picture what was done to a small copy of it. Not differentiable.
+
+    Beside the pictures it takes the memory of a strip's work and of fitting the table, about 100 MB together.
+
+    Args:
+        source: `(B, 3, H, W)` sRGB in [0, 1].
+        small: `(B, 3, h, w)` sRGB in [0, 1]: the source with fewer pixels, rather picked than averaged.
+        result: `(B, 3, h, w)` CIELAB in natural units, in the dtype and on the device of `small`: what that became.
+        maps: what is known of it, a function of sRGB colors, in [0, 1] both ways: it is done as it is, and only what
+            goes beyond is estimated. Or none, or R that `weights` mix.
+        weights: `(1, R, h, w)`, adding up to 1 in each pixel, see `ctlib.regionwise.mix`; one picture, then.
+        piece: pixels treated at once, at least a row of each picture; the result does not depend on it.
+
+    Returns:
+        `(B, 3, H, W)` sRGB in [0, 1], in the dtype and on the device of `source`. A change that is a function of color
+        in the span of the table comes out as such.
+
+    Raises:
+        ValueError: wrong input.
+    """
+    check.rgb(source, "source")
+    check.rgb(small, "small")
+    check.colors(result, "result")
+    check.same_shape(result, small, "result and small")
+    if len(source) != len(small):
+        raise ValueError(f"source and small: one small picture a source, got {len(source)} and {len(small)}")
+    if piece < 1:
+        raise ValueError(f"piece: expected at least 1 pixel, got {piece}")
+    known = _known(maps, small, weights)
+    change = result - ops.rgb_to_lab(known)
+    tables = [fit(*pair) for pair in zip(known, change, strict=True)]
+    rest = _pooled(change - _by_color(tables, known))
+
+    size, out = source.shape[2:], torch.empty_like(source, memory_format=torch.contiguous_format)
+    rows = max(1, piece // (len(source) * size[1]))
+    for top in range(0, size[0], rows):
+        bottom = min(top + rows, size[0])
+        shares = None if weights is None else _rows(weights, top, bottom, size)
+        known = _known(maps, source[:, :, top:bottom].to(small), shares)
+        lab = ops.rgb_to_lab(known).add_(_by_color(tables, known)).add_(_rows(rest, top, bottom, size))
+        out[:, :, top:bottom] = ops.lab_to_rgb(lab, out=lab)
+    return out
+
+
+def fit(colors: Tensor, values: Tensor, nodes: int = NODES, stiffness: float = _STIFFNESS) -> Tensor:
+    r"""Table whose trilinear look-up of colors comes nearest to the values given for them.
+
+    Least squares: :math:`\min_t \frac{1}{M} \lVert A t - v\rVert^2 + \frac{\lambda}{N^3} \lVert D t\rVert^2` with the
+    weights :math:`A` of the look-up and the differences :math:`D` of neighboring nodes. The second term fills nodes
+    that no color is near with what their neighbors hold, so a color that only the large picture has gets what the
+    nearest known ones get. Solved exactly, in double precision on the CPU, where sums come in one order.
+
+    Args:
+        colors: `(3, ...)` sRGB in [0, 1].
+        values: `(3, ...)`, anything, one for each color.
+        nodes: N, 2 to 16: the equations take 8 N^6 bytes.
+        stiffness: lambda, above 0.
+
+    Returns:
+        `(3, N, N, N)` in the dtype and on the device of `values`, see `ctlib.ops.palette_lut.lookup`.
+    """
+    places = spread(colors[0].numel(), _SAMPLES).to(colors.device)
+    place, wanted = (x.flatten(1)[:, places].double().cpu() for x in (colors, values))
+    place = place.clamp(0, 1) * (nodes - 1)
+    cell = place.floor().clamp(max=nodes - 2)  # white belongs to the last cell
+    ends = torch.tensor(list(product((0, 1), repeat=3)))  # of a cell
+    stride = torch.tensor([nodes * nodes, nodes, 1])
+    share = (1 - (ends[:, :, None] - (place - cell)).abs()).prod(1)  # (8, M)
+    corner = (ends @ stride)[:, None] + stride @ cell.long()
+
+    count = nodes**3
+    equations, right = torch.zeros(count * count, dtype=torch.float64), []
+    for own, weight in zip(corner, share, strict=True):
+        equations += torch.bincount((own * count + corner).flatten(), (weight * share).flatten(), count * count)
+    for channel in wanted:
+        right.append(torch.bincount(corner.flatten(), (share * channel).flatten(), count))
+    equations = equations.view(count, count) + stiffness * len(places) / count * _differences(nodes)
+    table = torch.cholesky_solve(torch.stack(right, 1), torch.linalg.cholesky(equations))
+    return table.T.reshape(3, nodes, nodes, nodes).to(values)
+
+
+def _differences(nodes: int) -> Tensor:
+    """Matrix of the sum of squared differences of neighbors in a table, `(N^3, N^3)` float64."""
+    eye = torch.eye(nodes, dtype=torch.float64)
+    apart = eye.diff(dim=0)
+    line = apart.T @ apart
+    axes = ((line, eye, eye), (eye, line, eye), (eye, eye, line))
+    return sum(torch.kron(torch.kron(red, green), blue) for red, green, blue in axes)
+
+
+def _known(maps: Sequence[ColorMap | None], rgb: Tensor, weights: Tensor | None) -> Tensor:
+    if not maps:
+        return rgb
+    return maps[0](rgb) if weights is None else regionwise.mix(maps, rgb, weights)
+
+
+def _by_color(tables: list[Tensor], rgb: Tensor) -> Tensor:
+    return torch.cat([lookup(*pair) for pair in zip(tables, rgb.split(1), strict=True)])
+
+
+def _pooled(maps: Tensor) -> Tensor:
+    return functional.interpolate(maps, [-(-side // SQUARE) for side in maps.shape[2:]], mode="area")
+
+
+def _rows(maps: Tensor, top: int, bottom: int, size: Sequence[int]) -> Tensor:
+    """Rows `top` to `bottom` of `(B, C, h, w)` maps enlarged bilinearly to a size: `(B, C, bottom - top, W)`."""
+    height, (tall, wide) = maps.shape[2], size
+    place = ((torch.arange(top, bottom, dtype=torch.float64) + 0.5) * height / tall - 0.5).clamp(0, height - 1)
+    above = place.long()
+    below = (above + 1).clamp(max=height - 1)
+    first, last = int(above[0]), int(below[-1])
+    near = functional.interpolate(maps[:, :, first : last + 1], (last + 1 - first, wide), mode="bilinear")
+    share = (place - above).to(near)[:, None]
+    above, below = ((row - first).to(near.device) for row in (above, below))
+    return torch.lerp(near.index_select(2, above), near.index_select(2, below), share)
