@@ -143,6 +143,11 @@ def test_dtypes():
     assert (enlarge(source.double(), small, result) - double).abs().max() < 1e-4
 
 
+def test_no_gradient_is_kept():
+    source, small = case(20, 30)
+    assert not enlarge(source.requires_grad_(), small, ops.rgb_to_lab(small)).requires_grad
+
+
 def test_rows_are_those_of_the_picture_enlarged_at_once():
     maps = noise(2, 3, 7, 9, dtype=torch.float64)
     for size in ((30, 41), (5, 6), (1, 100), (7, 9)):
