@@ -30,8 +30,8 @@ from ctlib.checkpoints import Pretrained
 from ctlib.classical.distribution import match_sorted, spread
 from ctlib.classical.statistics import ColorMap
 from ctlib.color import A_RANGE, B_RANGE
-from ctlib.models import encoders
 from ctlib.enlarge import enlarge
+from ctlib.models import encoders
 from ctlib.ops.hen_histogram import BINS
 from ctlib.segment.regions import resized
 
