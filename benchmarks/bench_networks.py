@@ -10,6 +10,7 @@ Every contender runs once a round, rounds are interleaved, the median over round
 import argparse
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -50,15 +51,17 @@ def latency(side: int, count: int) -> list[dict]:
         net = HistogramAnalogy(conditioning, width, curves=curves).eval()
         name = f"{conditioning}{', curves' if curves else ''}, {width}"
         contenders[name] = lambda net=net: net.recolor(source, reference)
-        if width == "tiny" and conditioning == "film":
+        if conditioning == "film":
             fast = HistogramAnalogy(conditioning, width, curves=curves).eval()
             fast.ctn.compile()
 
-            def compiled(net=fast):
+            def compiled(net=fast, precision="no"):
                 with ops.compile_cpu():
-                    net.recolor(source, reference)
+                    net.recolor(source, reference, precision=precision)
 
+            contenders[f"{name}, bf16"] = lambda net=net: net.recolor(source, reference, precision="bf16")
             contenders[f"{name}, compiled"] = compiled
+            contenders[f"{name}, compiled, bf16"] = partial(compiled, precision="bf16")
     return [
         {"case": f"latency {side}", "method": name, "milliseconds": 1000 * value}
         for name, value in rounds(contenders, count).items()

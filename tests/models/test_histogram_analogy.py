@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ctlib import color
+from ctlib import color, metrics
 from ctlib.checkpoints import CheckpointError
+from ctlib.data import photos
 from ctlib.models import histogram_analogy as module
 from ctlib.models.histogram_analogy import (
     CONDITIONINGS,
@@ -220,7 +221,8 @@ def test_curves_see_the_reference_as_a_histogram_too():
     double = reference.repeat_interleave(2, 2).repeat_interleave(2, 3)
     with torch.no_grad():
         out, _ = net.transfer(source, reference)
-        assert torch.equal(out, net.transfer(source, mixed)[0])
+        # vector units round the last pixels of a row another way than the others
+        torch.testing.assert_close(out, net.transfer(source, mixed)[0], rtol=0, atol=1e-4)
         # between quantiles the curve is straight: four equal ones are not quite one
         assert (net.transfer(source, double)[0] - out).abs().max() < 0.03
 
@@ -449,3 +451,14 @@ def test_weights_of_another_network_are_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config | {"conditioning": "adain"}))
     with pytest.raises(CheckpointError, match=r"no configuration of HistogramAnalogy.*tile, tile_no_norm, film"):
         HistogramAnalogy.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["film", "film-curves"])
+def test_half_the_precision_is_hardly_seen(name):
+    net = HistogramAnalogy.from_pretrained(f"histogram-analogy-{name}-tiny")
+    source, reference = photos.tensor("china", 128), photos.tensor("coffee", 96)
+    full, half = (net.recolor(source, reference, precision=precision) for precision in ("no", "bf16"))
+    assert half.dtype == source.dtype and not torch.equal(full, half)
+    assert metrics.ciede2000(half, full).item() < 0.3
+    with pytest.raises(ValueError, match="precision: expected no or bf16, got 'fp16'"):
+        net.recolor(source, reference, precision="fp16")
