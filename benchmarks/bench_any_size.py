@@ -1,7 +1,7 @@
 """Pictures of any size through a network: how near each way of enlarging comes to the untiled network, and its cost.
 
     python benchmarks/bench_any_size.py                     # both tables
-    python benchmarks/bench_any_size.py --only error --error-size 4000x3000 --long-side 1024
+    python benchmarks/bench_any_size.py --only cost         # anew; the other table stays
 
 The network itself on the whole picture is the truth; at 12 megapixels that takes minutes and many GB, so the error is
 measured at 3, with a small copy that is smaller by as much. Time and memory are those at 12 megapixels. The result goes
@@ -181,7 +181,7 @@ def verdicts(rows: list[dict]) -> None:
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("error", "cost"))
+    parser.add_argument("--only", choices=("error", "cost"), help="the other table stays as it was")
     parser.add_argument("--size", default="4000x3000", help="width x height for time and memory")
     parser.add_argument("--long-side", type=int, default=1024, help="of the small copy at that size")
     parser.add_argument("--error-size", default="2000x1500", help="width x height for the error")
@@ -193,10 +193,15 @@ def main() -> None:
         return one(*options.one, options.size, options.long_side)
     widths = [max(map(int, size.split("x"))) for size in (options.error_size, options.size)]
     small = round(options.long_side * widths[0] / widths[1])
-    parameters = {key: value for key, value in vars(options).items() if key != "one"}
+    parameters = {key: value for key, value in vars(options).items() if key not in ("one", "only")}
     run, rows = results.start("bench_any_size", **parameters, error_long_side=small), []
+    if options.only:
+        before = results.read("bench_any_size")
+        if before["parameters"] != run.parameters:
+            parser.error(f"the result so far has {before['parameters']}; measure both tables anew")
+        rows = [row for row in before["rows"] if ("ciede2000" in row) == (options.only == "cost")]
     if options.only != "cost":
-        rows += errors(options.error_size, small)
+        rows = errors(options.error_size, small) + rows
     if options.only != "error":
         rows += costs(options.size, options.long_side, options.rounds)
     verdicts(rows)
