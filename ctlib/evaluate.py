@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ctlib import images, methods, metrics, paths, regionwise, segment
-from ctlib.data import augment, camvid, fivek, photos
+from ctlib.data import augment, camvid, fivek, photos, splits
 from ctlib.data.registry import DataError
 
 
@@ -69,7 +69,7 @@ def _at_least_two(names: list[str]) -> list[str]:
     return names
 
 
-def fivek_cases(long_side: int = 256, limit: int = 100) -> list[Case]:
+def fivek_cases(long_side: int = 256, limit: int = 100, held_out: bool = False) -> list[Case]:
     """Cases of all three kinds from MIT-Adobe FiveK: the raw rendition is the source, expert C's the truth.
 
     Here "same edit" means the same editor: expert C's version of another photograph.
@@ -77,12 +77,16 @@ def fivek_cases(long_side: int = 256, limit: int = 100) -> list[Case]:
     Args:
         long_side: pixels; the photographs are scaled down to it.
         limit: at most so many photographs, the first ones; 100 at 512 pixels hold 1 GB of memory.
+        held_out: only photographs that `ctlib.recipes.histogram_analogy.renditions` does not train on.
 
     Raises:
         DataError: FiveK is not in the data folder; the message says how to get it.
+        ValueError: fewer than two photographs.
     """
     dataset = fivek.FiveK(renditions=("raw", "c"))
-    ids = _at_least_two(dataset.ids[:limit])
+    # of those with all renditions, as the training counts them
+    ids = splits.every_fifth(fivek.FiveK().ids)["val"] if held_out else dataset.ids
+    ids = _at_least_two(ids[:limit])
 
     def pictures(key: str) -> tuple[Tensor, Tensor]:
         pair = dataset.pair(key, "raw", "c")
@@ -177,8 +181,8 @@ def _labelled(case: Case, source: segment.Regions, reference: segment.Regions) -
     return case, segment.match(*regions, case.source, case.reference)
 
 
-def cases_of(dataset: str, long_side: int, seed: int = 0) -> list[Case]:
-    """Cases by name: `"photos"`, the bundled photographs with seeded retouching, or `"fivek"`.
+def cases_of(dataset: str, long_side: int, seed: int = 0, held_out: bool = False) -> list[Case]:
+    """Cases by name: `"photos"`, the bundled photographs with seeded retouching, or `"fivek"`, see `fivek_cases`.
 
     Raises:
         ValueError: unknown name, or fewer than two photographs.
@@ -186,7 +190,7 @@ def cases_of(dataset: str, long_side: int, seed: int = 0) -> list[Case]:
     if dataset == "photos":
         return photo_cases(long_side, seed)
     if dataset == "fivek":
-        return fivek_cases(long_side)
+        return fivek_cases(long_side, held_out=held_out)
     raise ValueError(f"unknown dataset {dataset!r}; known: photos, fivek")
 
 

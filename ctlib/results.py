@@ -79,7 +79,7 @@ class Run:
         interrupted, and a changed one begins anew.
         """
         digest = hashlib.sha256(json.dumps(_plain(options), sort_keys=True).encode())
-        for room in ("train.py", "losses.py", "color.py", "recipes", "models", "data", "ops"):
+        for room in ("train.py", "losses.py", "color.py", "classical", "recipes", "models", "data", "ops"):
             place = paths.ROOT / "ctlib" / room
             for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
                 digest.update(path.read_bytes())

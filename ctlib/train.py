@@ -200,6 +200,8 @@ def fit(objective: nn.Module, dataset, settings: Settings, folder: Path | str, *
         )
     if not len(dataset):
         raise ValueError("dataset: holds no samples")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"folder: {folder} is a file; name another")
     for name, weight in objective.named_parameters():
         if weight.requires_grad and not name.startswith("model."):
             raise ValueError(f"objective: {name} is to be trained outside objective.model, and no checkpoint holds it")
@@ -239,6 +241,9 @@ def fit(objective: nn.Module, dataset, settings: Settings, folder: Path | str, *
                     torch.cuda.set_rng_state(state["cuda_rng"], device)
         except Exception as error:  # what it is depends on what is amiss
             raise CheckpointError(f"{path}: not whole ({error!r:.200}); remove it and start anew") from error
+    places = accelerator.gather(torch.tensor([step], device=device)).tolist()
+    if len(set(places)) > 1:
+        raise CheckpointError(f"{folder}: the processes stand at steps {places}; give all of them one shared folder")
     if settings.compile:
         network.compile()
     prepare_step = getattr(objective, "at", None)  # several processes wrap the objective, and hide it

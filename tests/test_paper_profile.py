@@ -20,9 +20,10 @@ PROFILE = graph.ROOT / "notebooks" / "profiles" / "paper" / f"{STEM}.yml"
 
 @pytest.fixture
 def fivek(tmp_path):
-    """Three photographs in six renditions."""
+    """Six photographs in six renditions: four to train on, the first and the last held out."""
     rng = np.random.default_rng(0)
-    for key in ("a0001-jmac_DSC1459", "a0002-dgw_005", "a0003-NKIM_MG_8178"):
+    names = ("jmac_DSC1459", "dgw_005", "NKIM_MG_8178", "jmac_DSC1460", "dgw_006", "NKIM_MG_8179")
+    for key in (f"a{n:04d}-{name}" for n, name in enumerate(names, 1)):
         noise = rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)
         for number, rendition in enumerate(("raw", "a", "b", "c", "d", "e")):
             path = tmp_path / "fivek" / rendition / f"{key}.jpg"
@@ -55,3 +56,6 @@ def test_papermill_starts_it(fivek, tmp_path):
     result = json.loads((graph.ROOT / "_build" / "test-paper" / "results" / f"{STEM}.json").read_text())
     assert result["parameters"]["data"] == "fivek" and result["parameters"]["conditioning"] == "tile"
     assert result["history"][-1]["step"] == 2
+    seen = {name.rpartition("/")[2][:5] for name in result["trained_on"]}
+    judged = {row["case"] for row in result["rows"]}
+    assert seen == {"a0002", "a0003", "a0004", "a0005"} and judged == {"a0001", "a0006"}

@@ -64,15 +64,15 @@ class FiveK:
             item["labels"] = np.load(labels, allow_pickle=False)
         return item
 
-    def paths_of(self, rendition: str) -> list[Path]:
-        """Files of one rendition, in the order of `ids`; what `ctlib.data.cache.build` takes.
+    def paths_of(self, rendition: str, ids: Iterable[str] | None = None) -> list[Path]:
+        """Files of one rendition, in the order of `ids`, by default all; what `ctlib.data.cache.build` takes.
 
         Raises:
             ValueError: a rendition that this loader was not asked for.
         """
         if rendition not in self.renditions:
             raise ValueError(f"fivek: no rendition {rendition!r} here; loaded are {', '.join(self.renditions)}")
-        return [self.files[key][rendition] for key in self.ids]
+        return [self.files[key][rendition] for key in (self.ids if ids is None else ids)]
 
     def pairs(self, ids: Iterable[str] | None = None) -> Iterator[tuple[str, str, str]]:
         """Every ordered pair `(id, source rendition, reference rendition)`: 30 a photograph with six renditions."""

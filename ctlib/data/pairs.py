@@ -51,6 +51,8 @@ class Photos:
             for row in range(len(cache))
             if _is_colored(cache.images[row])
         ]
+        if not self.places and any(map(len, caches)):
+            raise DataError(f"pairs: all {sum(map(len, caches))} pictures are gray, which teaches no color; add others")
 
     def __len__(self) -> int:
         return len(self.places)

@@ -25,7 +25,8 @@ def mobilenet(name: str, colors: int) -> nn.ModuleList:
     """The convolutional part of a MobileNetV3, in five blocks `(B, C, H, W)` to `(B, C', H/2, W/2)`.
 
     Its weights are random. It normalizes by batches: what it knows of them for evaluation takes some hundred steps of
-    training to settle.
+    training to settle, and of several processes each normalizes by its own share, so that here, unlike elsewhere, two
+    processes do not learn exactly what one would.
 
     Args:
         name: `"mobilenet_v3_large"`, of 16, 24, 40, 112 and 960 channels, or `"mobilenet_v3_small"`, of 16, 16, 24, 48

@@ -9,6 +9,7 @@ Taught in: notebooks/20_train_histogram_analogy.
 
 import inspect
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctlib import ops, paths, train
-from ctlib.data import augment, cache, fivek, pairs, photos
+from ctlib.data import augment, cache, fivek, pairs, photos, splits
 from ctlib.data.registry import IMAGES, DataError
 from ctlib.losses import histogram_loss, multi_scale_loss
 from ctlib.models.histogram_analogy import HistogramAnalogy, from_unit, to_unit
@@ -129,12 +130,17 @@ def photographs(sets: Sequence[str], size: int) -> pairs.Photos:
 def renditions(size: int) -> pairs.Renditions:
     """MIT-Adobe FiveK in six renditions, kept as squares of `size` pixels, see `cache_dir`.
 
+    Every fifth photograph is held out, see `ctlib.data.splits.every_fifth`; `ctlib.evaluate` judges on those.
+
     Raises:
         DataError: FiveK is not in the data folder; the message says how to get it.
     """
     dataset = fivek.FiveK()
+    ids = splits.every_fifth(dataset.ids)["train"]
+    if len(ids) < 100:
+        warnings.warn(f"fivek: {len(ids)} photographs to train on, of thousands: is this a sample?", stacklevel=2)
     caches = [
-        cache.build(dataset.paths_of(name), cache_dir(f"fivek-{name}-{size}"), (size, size))
+        cache.build(dataset.paths_of(name, ids), cache_dir(f"fivek-{name}-{size}"), (size, size))
         for name in dataset.renditions
     ]
     return pairs.Renditions(*caches)
