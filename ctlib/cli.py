@@ -39,6 +39,9 @@ def _one_line_errors(command):
             return command(*args, **kwargs)
         except typer.Exit:  # a RuntimeError, but a plain answer
             raise
+        except KeyboardInterrupt:
+            print("ctlib: stopped by hand", file=sys.stderr)
+            raise typer.Exit(130) from None
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
             print(f"ctlib: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
             raise typer.Exit(1) from None

@@ -117,7 +117,7 @@ METHODS: dict[str, Method] = {
     "chang_demo": Method("Chang palette (demo)", "palette", partial(_chang, variant="demo"), cite="chang2015palette"),
     "chang_bz": Method("Chang palette (b-z)", "palette", partial(_chang, variant="bz"), cite="chang2015palette"),
     "analogy_tile": Method(
-        "Histogram Analogy (as published)",
+        "Histogram Analogy (published conditioning)",
         "learned",
         run=partial(_analogy, "histogram-analogy-tile-tiny"),
         cite="lee2020deep",

@@ -79,3 +79,13 @@ def test_the_result_file_knows_every_parameter(path):
     calls = [node for node in ast.walk(graph.parse(path)) if isinstance(node, ast.Call)]
     start = next(call for call in calls if ast.unparse(call.func) == "results.start")
     assert {keyword.arg for keyword in start.keywords} == set(graph.parameters(path))
+
+
+def test_every_result_that_is_read_is_made_or_recorded():
+    """A record that nobody committed would stop the book on every machine but one."""
+    stems = {path.stem for path in PATHS} | {path.stem for path in (graph.ROOT / "book" / "results").glob("*.json")}
+    for path in PATHS:
+        asked = re.findall(
+            r'results\.read\("(\w+)"\)', "\n".join("".join(cell["source"]) for cell in graph.code_cells(path))
+        )
+        assert set(asked) <= stems, path.stem

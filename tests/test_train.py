@@ -404,6 +404,13 @@ def test_what_no_checkpoint_would_hold_is_not_trained(tmp_path):
     train.fit(objective, Pictures(), train.settings(steps=2, batch=2), tmp_path / "run")
 
 
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(ValueError, match="run is a file; name another"):
+        fit(tmp_path / "run")
+    assert (tmp_path / "run").read_text() == "mine"
+
+
 def test_no_samples(tmp_path):
     with pytest.raises(ValueError, match="dataset: holds no samples"):
         fit(tmp_path / "run", data=Pictures(count=0))

@@ -163,6 +163,17 @@ def options_of(function: Callable) -> tuple[str, ...]:
     return tuple(one.name for one in parameters if one.kind is one.KEYWORD_ONLY)
 
 
+def _weight(name: str, value) -> float:
+    """A weight as a number; 1e3 is a word to YAML."""
+    try:
+        number = float("nan" if isinstance(value, bool) else value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not 0 <= number < float("inf"):
+        raise ValueError(f"{name}: expected a number from 0 on, got {value!r}")
+    return number
+
+
 def run(
     folder: Path | str,
     make: Callable[..., Objective] = Objective,
@@ -205,6 +216,14 @@ def run(
         ValueError: an unknown option. DataError, CheckpointError, TrainingError: see `ctlib.train.fit`.
     """
     settings = train.settings(also=options_of(run), **settings)
+    for name, value in (("size", size), ("side", side), ("bins", bins)):
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError(f"{name}: expected a whole number, got {value!r}")
+    for name, value in (("root", root), ("residual", residual), ("curves", curves)):
+        if not isinstance(value, bool):
+            raise ValueError(f"{name}: expected true or false, got {value!r}")
+    histogram, multi_scale = _weight("histogram", histogram), _weight("multi_scale", multi_scale)
+    shares = [_weight("shares", share) for share in (shares if isinstance(shares, list | tuple) else [shares])]
     if data not in ("fivek", "photos"):
         raise ValueError(f"data: expected fivek or photos, got {data!r}")
     if size < side:

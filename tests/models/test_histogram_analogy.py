@@ -462,3 +462,11 @@ def test_half_the_precision_is_hardly_seen(name):
     assert metrics.ciede2000(half, full).item() < 0.3
     with pytest.raises(ValueError, match="precision: expected no or bf16, got 'fp16'"):
         net.recolor(source, reference, precision="fp16")
+
+
+def test_a_network_in_another_precision_says_so():
+    net, picture = HistogramAnalogy(width="tiny").double(), torch.rand(1, 3, 64, 64)
+    with pytest.raises(ValueError, match=r"keep the network in float32 \(it is in torch.float64\); see precision"):
+        net.recolor(picture, picture)
+    with pytest.raises(ValueError, match="long_side: expected at least 1 pixel, got nan"):
+        net.float().recolor(picture, picture, long_side=float("nan"))

@@ -180,7 +180,11 @@ def test_a_run_leaves_weights(tmp_path, caches):
         ({"side": 32}, "side: five halvings"),
         ({"size": 63}, "size, side: squares of 64 pixels cannot be cut out of 63"),
         ({"shares": [0.5, 0.5]}, "shares: expected one for each of retouch, hue, identity, palette"),
-        ({"shares": [1, 2, -1, -1]}, "shares: expected one for each"),
+        ({"shares": [1, 1, -1, 0]}, "shares: expected a number from 0 on, got -1"),
+        ({"shares": 0.5}, "shares: expected one for each"),
+        ({"size": "big"}, "size: expected a whole number, got 'big'"),
+        ({"curves": "nope"}, "curves: expected true or false, got 'nope'"),
+        ({"histogram": "much"}, "histogram: expected a number from 0 on, got 'much'"),
         ({"steps": 0}, "steps: expected at least 1"),
     ],
 )
