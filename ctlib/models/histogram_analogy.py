@@ -444,7 +444,7 @@ class HistogramAnalogy(nn.Module, Pretrained):
         if precision not in ("no", "bf16"):
             raise ValueError(f"precision: expected no or bf16, got {precision!r}")
         size, scale = source.shape[2:], long_side / max(source.shape[2:])
-        small = source if scale >= 1 else _thinned(source, [max(1, round(side * scale)) for side in size])
+        small = source if scale >= 1 else thinned(source, [max(1, round(side * scale)) for side in size])
         lab, wanted = (ops.rgb_to_lab(rgb.float().to(device)) for rgb in (small, reference))
         height, width = lab.shape[2:]
         pair = None
@@ -532,7 +532,7 @@ def _drawn(rgb: Tensor) -> Tensor:
     return rgb.flatten(2)[:, :, spread(rgb[0, 0].numel(), SAMPLES).to(rgb.device)]
 
 
-def _thinned(rgb: Tensor, size: list[int]) -> Tensor:
+def thinned(rgb: Tensor, size: list[int]) -> Tensor:
     """Pixels picked, not averaged: means of grain and detail would have other histograms than the picture."""
     return functional.interpolate(rgb, size, mode="nearest-exact")
 
