@@ -141,7 +141,7 @@ def photo_pairs(
         luts: basis tables of the FiveK 3D-LUT model, see `augment.retouch_by`.
     """
     uniform, normal = draw(seeds, rgb.device)
-    picture = _crop(rgb, uniform, side)
+    picture = crop(rgb, uniform, side)
     kind = torch.bucketize(uniform[:, 4].contiguous(), torch.tensor(shares, device=rgb.device).cumsum(0)[:-1])
     strength = (0.3 + 1.2 * uniform[:, 5:7])[..., None]  # from hardly visible to strong
     plain = uniform[:, 7] < 0.25  # a quarter of the sources are the photograph as it is
@@ -176,7 +176,7 @@ def rendition_pairs(rgb: Tensor, other: Tensor, seeds: Sequence[int], side: int,
     uniform, _ = draw(seeds, rgb.device)
     same = (rgb == other).flatten(1).all(1)
     uniform[same, 10:12] = uniform[same, 8:10]
-    pair = [_crop(picture, uniform, side) for picture in (rgb, other)]
+    pair = [crop(picture, uniform, side) for picture in (rgb, other)]
     if hue:
         labs = [
             ops.shift_hue(picture, uniform[:, n], (1.2 * uniform[:, n + 1]).clamp(min=0.3))
@@ -188,19 +188,25 @@ def rendition_pairs(rgb: Tensor, other: Tensor, seeds: Sequence[int], side: int,
 
 
 def as_palette(lab: Tensor, k: int) -> Tensor:
-    """Replace each of `(3, N)` colors by the mean of its cluster: k-means from evenly spaced colors by lightness."""
-    sample = lab[:, spread(lab.shape[1], 1024).to(lab.device)]
+    """Replace each of `(3, N)` colors by the mean of its cluster, see `cluster`."""
+    centers = cluster(lab, k)
+    return centers[:, torch.cdist(lab.T, centers.T).argmin(1)]
+
+
+def cluster(lab: Tensor, k: int, samples: int = 1024, rounds: int = 6) -> Tensor:
+    """Centers `(3, k)` of `(3, N)` colors: k-means on a sample of them, from evenly spaced colors by lightness."""
+    sample = lab[:, spread(lab.shape[1], samples).to(lab.device)]
     order = sample[0].argsort()
     centers = sample[:, order[((torch.arange(k) + 0.5) / k * len(order)).long()]].clone()
-    for _ in range(6):
+    for _ in range(rounds):
         nearest = torch.cdist(sample.T, centers.T).argmin(1)
         counts = torch.zeros(k, device=lab.device).index_add_(0, nearest, torch.ones_like(sample[0]))
         sums = torch.zeros(3, k, device=lab.device).index_add_(1, nearest, sample)
         centers = torch.where(counts > 0, sums / counts.clamp(min=1), centers)
-    return centers[:, torch.cdist(lab.T, centers.T).argmin(1)]
+    return centers
 
 
-def _crop(rgb: Tensor, uniform: Tensor, side: int) -> Tensor:
+def crop(rgb: Tensor, uniform: Tensor, side: int) -> Tensor:
     """A random square of each `(B, H, W, 3)` uint8 picture, `(B, 3, side, side)` in [0, 1]."""
     picture = rgb.permute(0, 3, 1, 2).float() / 255
     scale = 0.6 + 0.4 * uniform[:, 0]

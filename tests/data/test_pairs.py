@@ -87,7 +87,7 @@ def test_a_quarter_of_the_sources_is_the_photograph_itself(rgb):
     uniform, _ = pairs.draw(seeds)
     few = rgb[torch.arange(200) % 8]
     source = pairs.photo_pairs(few, seeds, 16, shares=only("retouch")).source
-    plain = ops.rgb_to_lab(pairs._crop(few, uniform, 16))
+    plain = ops.rgb_to_lab(pairs.crop(few, uniform, 16))
     same = (source - plain).abs().amax((1, 2, 3)) < 0.05
     assert 0.15 < same.double().mean() < 0.35
 
@@ -145,7 +145,7 @@ def test_crops_lie_inside_and_are_mirrored():
     ramp = torch.arange(200, dtype=torch.uint8)
     rows, columns = ramp[:, None].expand(200, 200), ramp.expand(200, 200)
     uniform, _ = pairs.draw(range(64))
-    crops = 255 * pairs._crop(torch.stack([columns, rows, rows], -1).expand(64, -1, -1, -1), uniform, 50)
+    crops = 255 * pairs.crop(torch.stack([columns, rows, rows], -1).expand(64, -1, -1, -1), uniform, 50)
     assert crops.shape == (64, 3, 50, 50) and torch.equal(crops[:, 1], crops[:, 2])
     across, down = crops[:, 0, 25, -1] - crops[:, 0, 25, 0], crops[:, 1, -1, 25] - crops[:, 1, 0, 25]
     assert across.abs() == pytest.approx(down, abs=2)  # square
@@ -161,7 +161,7 @@ def test_renditions_are_cropped_alike(rgb):
     source, target = (color.lab_to_rgb(lab) for lab in pair[:2])
     assert (target - source / 2).abs().max() < 1 / 255
     assert torch.equal(pair.reference, pair.target.flatten(2))
-    assert (pair.source - ops.rgb_to_lab(pairs._crop(rgb, pairs.draw(range(8))[0], SIDE))).abs().max() == 0
+    assert (pair.source - ops.rgb_to_lab(pairs.crop(rgb, pairs.draw(range(8))[0], SIDE))).abs().max() == 0
 
 
 def test_each_rendition_has_its_own_hue(rgb):
