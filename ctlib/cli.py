@@ -114,7 +114,7 @@ def list_methods() -> None:
 @app.command()
 @_one_line_errors
 def train(
-    recipe: Annotated[str, typer.Argument(help="what to train: histogram_analogy, distill")],
+    recipe: Annotated[str, typer.Argument(help="what to train: histogram_analogy, distill, palettenet")],
     folder: Annotated[Path, typer.Argument(help="gets checkpoints and weights; an interrupted training goes on there")],
     options: Annotated[
         Path | None, typer.Option("--file", "-f", help="YAML file, e.g. notebooks/profiles/paper/20_...yml")
@@ -126,7 +126,7 @@ def train(
 
     import yaml
 
-    known = ["histogram_analogy", "distill"]
+    known = ["histogram_analogy", "distill", "palettenet"]
     if recipe not in known:
         raise ValueError(f"unknown recipe {recipe!r}; known: {', '.join(known)}")
     module = importlib.import_module(f"ctlib.recipes.{recipe}")

@@ -68,7 +68,7 @@ def files(folder: Path) -> dict[str, bytes]:
         *[("lr", value) for value in (math.nan, math.inf, "fast", None, True)],
         *[("steps", value) for value in (1.5, "many", None, True, math.nan, math.inf)],
         *[("betas", value) for value in ([0.9], [0.9, 1.0], [-0.1, 0.9], 0.9, "ab", [0.9, 0.99, 0.999])],
-        *[("schedule", value) for value in ("step", None, ["linear"])],
+        *[("schedule", value) for value in ("stairs", None, ["linear"])],
         ("precision", "fp16"),
         ("compile", "no"),
     ],
@@ -95,14 +95,15 @@ def test_settings_become_plain_values():
 
 
 def test_the_schedules():
-    constant, linear, cosine = (Settings(100, lr=2.0, schedule=name) for name in train.SCHEDULES)
+    constant, linear, cosine, stairs = (Settings(100, lr=2.0, schedule=name) for name in train.SCHEDULES)
     assert {constant.lr_at(step) for step in range(100)} == {2.0}
     assert {linear.lr_at(step) for step in range(51)} == {2.0}
     assert [linear.lr_at(step) for step in (75, 99)] == pytest.approx([1.0, 0.04])
     assert cosine.lr_at(0) == pytest.approx(1.0, rel=1e-3) and cosine.lr_at(1) == pytest.approx(2.0, rel=1e-3)
     assert cosine.lr_at(50) == pytest.approx(1.0)
     assert cosine.lr_at(99) == pytest.approx(1 - math.cos(math.pi / 100))
-    for settings in (linear, cosine):
+    assert [stairs.lr_at(step) for step in (0, 49, 50, 74, 75, 99)] == pytest.approx([2, 2, 0.2, 0.2, 0.02, 0.02])
+    for settings in (linear, cosine, stairs):
         rates = [settings.lr_at(step) for step in range(2, 100)]
         assert rates == sorted(rates, reverse=True) and rates[-1] > 0
     for name in train.SCHEDULES:  # a single step trains

@@ -102,7 +102,12 @@ class Objective(nn.Module):
 
 
 def photographs(sets: Sequence[str], size: int) -> pairs.Photos:
-    """Photographs to be retouched, kept as squares of `size` pixels, see `cache_dir`.
+    """Photographs to be retouched, see `caches`."""
+    return pairs.Photos(*caches(sets, size))
+
+
+def caches(sets: Sequence[str], size: int) -> list[cache.Cache]:
+    """Photographs of folders, kept as squares of `size` pixels, see `cache_dir`.
 
     Args:
         sets: `"photos"` for the bundled ones, else names of folders in `$CTLIB_DATA` (their `images` if there is one).
@@ -113,7 +118,7 @@ def photographs(sets: Sequence[str], size: int) -> pairs.Photos:
     """
     if not sets:
         raise DataError("sets: name at least one folder of photographs, or photos for the bundled ones")
-    caches = []
+    found = []
     for name in [sets] if isinstance(sets, str) else sets:
         if name == "photos":
             files = [photos.path(one) for one in photos.names()]
@@ -123,8 +128,8 @@ def photographs(sets: Sequence[str], size: int) -> pairs.Photos:
             files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
             if not files:
                 raise DataError(f"{name}: no pictures in {folder}; set CTLIB_DATA to the folder that holds {name}/")
-        caches.append(cache.build(files, cache_dir(f"{name}-{size}"), (size, size)))
-    return pairs.Photos(*caches)
+        found.append(cache.build(files, cache_dir(f"{name}-{size}"), (size, size)))
+    return found
 
 
 def renditions(size: int) -> pairs.Renditions:
