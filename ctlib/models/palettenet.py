@@ -81,8 +81,8 @@ LAYOUTS = {
     "yongzx": Layout(bias=False, batch=True, grow="after", active=False, slope=0.0),
     "aakriti": Layout(bias=False, convs=1, grow="transposed", slope=0.02),
     "taptoi": Layout(decoder=(256, 128, 64, 32), pool=False, convs=1),
-    "small": Layout((24, 64, 128, 256), (128, 64, 32, 24), pool=False, grow="after", code=96),
-    "tiny": Layout((16, 32, 64, 128), (64, 32, 24, 16), pool=False, grow="after", code=64),
+    "small": Layout((16, 48, 128, 256), (128, 64, 32, 16), pool=False, grow="after", code=96),
+    "tiny": Layout((8, 32, 64, 128), (64, 32, 24, 8), pool=False, grow="after", code=64),
 }
 
 
