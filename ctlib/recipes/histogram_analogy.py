@@ -144,11 +144,11 @@ def renditions(size: int) -> pairs.Renditions:
     ids = splits.every_fifth(dataset.ids)["train"]
     if len(ids) < 100:
         warnings.warn(f"fivek: {len(ids)} photographs to train on, of thousands: is this a sample?", stacklevel=2)
-    caches = [
+    found = [
         cache.build(dataset.paths_of(name, ids), cache_dir(f"fivek-{name}-{size}"), (size, size))
         for name in dataset.renditions
     ]
-    return pairs.Renditions(*caches)
+    return pairs.Renditions(*found)
 
 
 def cache_dir(name: str) -> Path:
