@@ -24,6 +24,8 @@ import torch
 from ctlib import paths
 from ctlib.atomic import replacing
 
+# code that a training's bits come from
+_TRAINING = ("train.py", "settings.py", "losses.py", "color.py", "classical", "recipes", "models", "data", "ops")
 _PACKAGES = ("torch", "numpy", "scikit-image", "scikit-learn", "scipy", "pillow")
 
 
@@ -79,7 +81,7 @@ class Run:
         interrupted, and a changed one begins anew.
         """
         digest = hashlib.sha256(json.dumps(_plain(options), sort_keys=True).encode())
-        for room in ("train.py", "losses.py", "color.py", "classical", "recipes", "models", "data", "ops"):
+        for room in _TRAINING:
             place = paths.ROOT / "ctlib" / room
             for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
                 digest.update(path.read_bytes())

@@ -8,14 +8,13 @@ Taught in: notebooks/20_train_histogram_analogy.
 """
 
 import json
-import math
 import os
 import platform
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -23,112 +22,16 @@ import torch
 from torch import nn
 
 from ctlib.checkpoints import CheckpointError, load_state, save_state
+from ctlib.settings import Settings
+from ctlib.watch import Watch
 
 STATE = "resume.pt"
-SCHEDULES = ("constant", "linear", "cosine", "step")
 _FREE = ("save_every", "log_every", "sample_every")  # settings that change no bit of the result
-_FROM_ZERO = ("seed", "workers", "sample_every")  # the other whole numbers are at least 1
-_CHOICES = {"schedule": SCHEDULES, "precision": ("no", "bf16"), "compile": (False, True)}
 _LEFTOVERS = (".resume-*.pt", ".model-*.safetensors", ".config-*.json")  # of writing that was killed
 
 
 class TrainingError(RuntimeError):
     """A training that cannot go on; the message says where it stopped and what is kept."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How long and how fast to train.
-
-    Attributes:
-        steps: updates of the weights.
-        batch: samples an update, over all processes.
-        lr, betas: of Adam; the defaults are Histogram Analogy's.
-        schedule: `"constant"`; `"linear"`: constant for half the steps, then straight down to 0; `"cosine"`: down to 0
-            after a warm-up of 2 %; `"step"`: a tenth after half the steps, and a hundredth after three quarters.
-        seed: of order and augmentation.
-        precision: `"no"` (float32) or `"bf16"`.
-        accumulate: parts of a batch that are computed one after the other.
-        workers: processes that read samples; 0 reads in this one.
-        save_every, log_every, sample_every: in steps; 0 switches samples off.
-        compile: whether `torch.compile` translates the network first.
-    """
-
-    steps: int
-    batch: int = 8
-    lr: float = 5e-5
-    betas: tuple[float, float] = (0.5, 0.999)
-    schedule: str = "constant"
-    seed: int = 0
-    precision: str = "no"
-    accumulate: int = 1
-    workers: int = 0
-    save_every: int = 500
-    log_every: int = 20
-    sample_every: int = 0
-    compile: bool = False
-
-    def __post_init__(self):
-        for name, value in list(vars(self).items()):
-            object.__setattr__(self, name, _plain(name, value))
-
-    def lr_at(self, step: int) -> float:
-        """Learning rate of a step, 0 to `steps - 1`."""
-        if self.schedule == "linear":
-            return self.lr * min(1.0, 2 * (1 - step / self.steps))
-        if self.schedule == "cosine":
-            warm = min(1.0, (step + 1) / max(1, 0.02 * self.steps))
-            return self.lr * warm * (1 + math.cos(math.pi * step / self.steps)) / 2
-        if self.schedule == "step":
-            return self.lr * 0.1 ** ((2 * step >= self.steps) + (4 * step >= 3 * self.steps))
-        return self.lr
-
-
-def settings(also: Iterable[str] = (), **options) -> Settings:
-    """`Settings` from plain values, as a parameters cell, a command line or a YAML file has them.
-
-    Args:
-        also: further names to list beside a misspelled one.
-        options: see `Settings`.
-
-    Raises:
-        ValueError: an unknown or a missing name, or a wrong value; the message names it.
-    """
-    known = {field.name for field in fields(Settings)}
-    if unknown := sorted(set(options) - known):
-        names = sorted({*known, *also} - {"settings", "folder", "samples"})
-        raise ValueError(f"unknown option {unknown[0]!r}; known are {', '.join(names)}")
-    if "steps" not in options:
-        raise ValueError("steps: say how many updates of the weights to make, e.g. steps=1000")
-    return Settings(**options)
-
-
-def _plain(name: str, value):
-    """A setting as what it stands for: 1e-3 is a word to YAML, a bare `no` is false, NumPy has numbers of its own."""
-    number = math.nan if isinstance(value, bool) else value
-    try:
-        if name in _CHOICES:
-            expected = "one of " + ", ".join(map(str, _CHOICES[name]))
-            plain = "no" if name == "precision" and value is False else value
-            fine = plain in _CHOICES[name]
-        elif name == "betas":
-            expected = "two numbers, at least 0 and below 1"
-            plain = tuple(map(float, value))
-            fine = len(plain) == 2 and all(0 <= beta < 1 for beta in plain)
-        elif name == "lr":
-            expected = "a positive number"
-            plain = float(number)
-            fine = 0 < plain < math.inf
-        else:
-            least = 0 if name in _FROM_ZERO else 1
-            expected = f"at least {least}, a whole number"
-            plain = int(number)
-            fine = least <= plain == float(number)
-    except (TypeError, ValueError, OverflowError):
-        fine = False
-    if not fine:
-        raise ValueError(f"{name}: expected {expected}, got {value!r}")
-    return plain
 
 
 class Order:
@@ -256,7 +159,7 @@ def fit(objective: nn.Module, dataset, settings: Settings, folder: Path | str, *
             own["step"] = own["step"].cpu()  # on a GPU, Adam would wait for it at each update
 
     losses, sums, began = [], {}, time.perf_counter()
-    with closing(_Watch(settings, folder, step)) if first else nullcontext() as watch:
+    with closing(Watch(settings, folder, step)) if first else nullcontext() as watch:
         for batch in batches if step < settings.steps else ():
             batch = {n: x if n == "seed" else x.to(device, non_blocking=True) for n, x in batch.items()}
             for group in optimizer.param_groups:
@@ -361,46 +264,3 @@ def _check(state: dict, identity: dict, folder: Path) -> None:
         raise CheckpointError(
             f"{folder / STATE}: begun with a different {part} ({detail}); go on as it was begun, or take another folder"
         )
-
-
-class _Watch:
-    """What a person sees: a bar and a live curve in a notebook, a bar in a terminal, TensorBoard anywhere."""
-
-    def __init__(self, settings: Settings, folder: Path, step: int):
-        import sys
-
-        from torch.utils.tensorboard import SummaryWriter
-        from tqdm import tqdm
-
-        from ctlib import figures, paths
-
-        self.settings, self.sampled = settings, step // max(1, settings.sample_every)
-        self.board = SummaryWriter(str(folder), purge_step=step + 1)
-        by_hand = paths.profile() == "lab"  # a batch run needs no bar in its log
-        in_notebook = by_hand and figures.in_notebook()
-        watched = in_notebook or (by_hand and sys.stderr.isatty())
-        self.bar = tqdm(total=settings.steps, initial=step, disable=not watched)
-        self.curve = figures.LiveCurve() if in_notebook else None
-
-    def show(self, history: list[dict], samples, network: nn.Module) -> None:
-        row, step = history[-1], history[-1]["step"]
-        self.bar.update(step - self.bar.n)
-        self.bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
-        for name, value in row.items():
-            if name != "step":
-                self.board.add_scalar(name, value, step)
-        if self.curve:
-            self.curve.update(history)
-        every = self.settings.sample_every
-        if samples and every and step // every > self.sampled:
-            self.sampled = step // every
-            device = next(network.parameters()).device
-            network.eval()
-            with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
-                self.board.add_image("samples", samples(network), step)
-            network.train()
-        self.board.flush()
-
-    def close(self) -> None:
-        self.bar.close()
-        self.board.close()

@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from ctlib.recipes import histogram_analogy as recipe
-from ctlib.train import Settings
+from ctlib.settings import Settings
 
 STEM = "20_train_histogram_analogy"
 PROFILE = graph.ROOT / "notebooks" / "profiles" / "paper" / f"{STEM}.yml"

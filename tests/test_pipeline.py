@@ -25,7 +25,7 @@ PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 #: the rooms of ctlib from the ground up; CONTRIBUTING.md shows the same rows
 ROOMS = (
-    ("atomic", "paths", "check", "color", "deep", "distinct"),
+    ("atomic", "paths", "check", "color", "deep", "distinct", "settings"),
     ("ops",),
     ("images", "lut", "checkpoints"),
     ("classical", "metrics"),
@@ -35,7 +35,7 @@ ROOMS = (
     ("data", "methods"),
     ("evaluate",),
     ("figures",),
-    ("train",),
+    ("train", "watch"),
     ("recipes",),
     ("bench",),
     ("results", "cli"),

@@ -20,7 +20,8 @@ from toy import Net, Pictures, PowerCutError, fit
 
 from ctlib import checkpoints, paths, train
 from ctlib.checkpoints import CheckpointError, load_state
-from ctlib.train import Order, Settings, TrainingError
+from ctlib.settings import SCHEDULES, Settings, parse_settings
+from ctlib.train import Order, TrainingError
 
 
 @pytest.fixture(autouse=True)
@@ -75,19 +76,19 @@ def files(folder: Path) -> dict[str, bytes]:
 )
 def test_wrong_settings_are_named(name, value):
     with pytest.raises(ValueError, match=f"^{name}: expected .*, got {re.escape(repr(value))}$"):
-        train.settings(**{"steps": 10, name: value})
+        parse_settings(**{"steps": 10, name: value})
 
 
 def test_settings_by_name():
     with pytest.raises(ValueError, match=r"unknown option 'stepz'; known are accumulate, .*, steps, width, workers$"):
-        train.settings(steps=10, stepz=1, also=("width", "folder"))
+        parse_settings(steps=10, stepz=1, also=("width", "folder"))
     with pytest.raises(ValueError, match="steps: say how many"):
-        train.settings(batch=4)
+        parse_settings(batch=4)
 
 
 def test_settings_become_plain_values():
     """YAML takes 1e-3 for a word and a bare no for false; NumPy's numbers would make a state that cannot be read."""
-    settings = train.settings(steps="10", lr="1e-3", precision=False, betas=["0.5", 0])
+    settings = parse_settings(steps="10", lr="1e-3", precision=False, betas=["0.5", 0])
     assert settings == Settings(steps=10, lr=0.001, precision="no", betas=(0.5, 0.0))
     settings = Settings(np.int64(10), lr=np.float64(0.5), betas=np.array([0.5, 0.9]))
     assert settings == Settings(10, lr=0.5, betas=(0.5, 0.9))
@@ -95,7 +96,7 @@ def test_settings_become_plain_values():
 
 
 def test_the_schedules():
-    constant, linear, cosine, stairs = (Settings(100, lr=2.0, schedule=name) for name in train.SCHEDULES)
+    constant, linear, cosine, stairs = (Settings(100, lr=2.0, schedule=name) for name in SCHEDULES)
     assert {constant.lr_at(step) for step in range(100)} == {2.0}
     assert {linear.lr_at(step) for step in range(51)} == {2.0}
     assert [linear.lr_at(step) for step in (75, 99)] == pytest.approx([1.0, 0.04])
@@ -106,7 +107,7 @@ def test_the_schedules():
     for settings in (linear, cosine, stairs):
         rates = [settings.lr_at(step) for step in range(2, 100)]
         assert rates == sorted(rates, reverse=True) and rates[-1] > 0
-    for name in train.SCHEDULES:  # a single step trains
+    for name in SCHEDULES:  # a single step trains
         assert Settings(1, schedule=name).lr_at(0) > 0
 
 
@@ -399,10 +400,10 @@ def test_what_no_checkpoint_would_hold_is_not_trained(tmp_path):
     objective = toy.Objective(Net())
     objective.temperature = torch.nn.Parameter(torch.ones(()))
     with pytest.raises(ValueError, match=r"temperature is to be trained outside objective\.model"):
-        train.fit(objective, Pictures(), train.settings(steps=2, batch=2), tmp_path / "run")
+        train.fit(objective, Pictures(), parse_settings(steps=2, batch=2), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     objective.temperature.requires_grad_(False)
-    train.fit(objective, Pictures(), train.settings(steps=2, batch=2), tmp_path / "run")
+    train.fit(objective, Pictures(), parse_settings(steps=2, batch=2), tmp_path / "run")
 
 
 def test_a_file_is_no_folder(tmp_path):

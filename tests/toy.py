@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from ctlib import train
 from ctlib.checkpoints import Pretrained
+from ctlib.settings import parse_settings
 
 
 class Net(nn.Module, Pretrained):
@@ -86,7 +87,7 @@ def fit(folder, *, data=None, model=Net, noise=0.1, stop=None, event=None, sampl
     data = Pictures() if data is None else data
     options = {"steps": 12, "batch": 4, "lr": 0.01, "save_every": 5, "log_every": 3} | options
     objective = Objective(network, noise=noise, stop=stop, event=event)
-    return network, train.fit(objective, data, train.settings(**options), folder, samples=samples)
+    return network, train.fit(objective, data, parse_settings(**options), folder, samples=samples)
 
 
 def main(folder: str, options: str = "{}", record: str | None = None) -> None:

@@ -28,12 +28,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ctlib import train
 from ctlib.data import pairs
 from ctlib.losses import histogram_loss, multi_scale_loss
 from ctlib.models.histogram_analogy import HistogramAnalogy, to_unit
 from ctlib.recipes import histogram_analogy
 from ctlib.recipes.histogram_analogy import Objective
+from ctlib.settings import parse_settings
 
 
 class Phase(NamedTuple):
@@ -195,7 +195,7 @@ def run(
     """
     of_student = histogram_analogy.options_of(histogram_analogy.run)
     known = of_student + histogram_analogy.options_of(run)
-    train.settings(also=known, **{name: value for name, value in options.items() if name not in of_student})
+    parse_settings(also=known, **{name: value for name, value in options.items() if name not in of_student})
     _check(phases, soft, options.get("recipe", "paper"))
     if not teacher:
         raise ValueError("teacher: name the network to learn from, one of data/pretrained or a folder with weights")

@@ -22,6 +22,7 @@ from ctlib.data import augment, cache, fivek, pairs, photos, splits
 from ctlib.data.registry import IMAGES, DataError
 from ctlib.losses import histogram_loss, multi_scale_loss
 from ctlib.models.histogram_analogy import HistogramAnalogy, from_unit, to_unit
+from ctlib.settings import parse_settings
 
 RECIPES = ("paper", "official-history")
 
@@ -212,7 +213,7 @@ def run(
         size: of the cached squares in pixels; `side` of the training squares cut out of them.
         conditioning, width, bins, root, residual, curves, init: of `HistogramAnalogy`.
         recipe, histogram, multi_scale, centers, shares: of `Objective`.
-        settings: of `ctlib.train.Settings`.
+        settings: of `ctlib.settings.Settings`.
 
     Returns:
         The trained network and what was logged.
@@ -220,7 +221,7 @@ def run(
     Raises:
         ValueError: an unknown option. DataError, CheckpointError, TrainingError: see `ctlib.train.fit`.
     """
-    settings = train.settings(also=options_of(run), **settings)
+    settings = parse_settings(also=options_of(run), **settings)
     for name, value in (("size", size), ("side", side), ("bins", bins)):
         if not isinstance(value, int) or isinstance(value, bool):
             raise ValueError(f"{name}: expected a whole number, got {value!r}")

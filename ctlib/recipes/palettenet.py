@@ -33,6 +33,7 @@ from ctlib.data.registry import DataError
 from ctlib.models.palettenet import PAD, Discriminator, PaletteNet
 from ctlib.recipes import histogram_analogy
 from ctlib.recipes.distill import fingerprint
+from ctlib.settings import parse_settings
 
 
 class Objective(nn.Module):
@@ -275,7 +276,7 @@ def run(
         side, crop, saturation, weight_decay: of `Objective`.
         colors, decoder_norm, variant, init, dropout, bug_compat: of `PaletteNet`; in stage 2 its weights say them.
         fidelity: of `Adversarial`. discriminator, norms, forget: kind, norms and dropout of `Discriminator`.
-        settings: of `ctlib.train.Settings`; a batch of 12 and a rate of 0.0002 unless given.
+        settings: of `ctlib.settings.Settings`; a batch of 12 and a rate of 0.0002 unless given.
 
     Returns:
         The trained network and what was logged.
@@ -286,7 +287,7 @@ def run(
     """
     own = {"colors": colors, "decoder_norm": decoder_norm, "variant": variant}
     own |= {"init": init, "dropout": dropout, "bug_compat": bug_compat}
-    settings = train.settings(also=histogram_analogy.options_of(run), **{"lr": 2e-4, "batch": 12} | settings)
+    settings = parse_settings(also=histogram_analogy.options_of(run), **{"lr": 2e-4, "batch": 12} | settings)
     if size < side:
         raise ValueError(f"size, side: squares of {side} pixels are not to be had from {size}")
     if begin:

@@ -1,0 +1,107 @@
+"""How long and how fast to train, from plain values to numbers that are what they say.
+
+Taught in: notebooks/20_train_histogram_analogy.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+
+SCHEDULES = ("constant", "linear", "cosine", "step")
+_FROM_ZERO = ("seed", "workers", "sample_every")  # the other whole numbers are at least 1
+_CHOICES = {"schedule": SCHEDULES, "precision": ("no", "bf16"), "compile": (False, True)}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long and how fast to train.
+
+    Attributes:
+        steps: updates of the weights.
+        batch: samples an update, over all processes.
+        lr, betas: of Adam; the defaults are Histogram Analogy's.
+        schedule: `"constant"`; `"linear"`: constant for half the steps, then straight down to 0; `"cosine"`: down to 0
+            after a warm-up of 2 %; `"step"`: a tenth after half the steps, and a hundredth after three quarters.
+        seed: of order and augmentation.
+        precision: `"no"` (float32) or `"bf16"`.
+        accumulate: parts of a batch that are computed one after the other.
+        workers: processes that read samples; 0 reads in this one.
+        save_every, log_every, sample_every: in steps; 0 switches samples off.
+        compile: whether `torch.compile` translates the network first.
+    """
+
+    steps: int
+    batch: int = 8
+    lr: float = 5e-5
+    betas: tuple[float, float] = (0.5, 0.999)
+    schedule: str = "constant"
+    seed: int = 0
+    precision: str = "no"
+    accumulate: int = 1
+    workers: int = 0
+    save_every: int = 500
+    log_every: int = 20
+    sample_every: int = 0
+    compile: bool = False
+
+    def __post_init__(self):
+        for name, value in list(vars(self).items()):
+            object.__setattr__(self, name, _plain(name, value))
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of a step, 0 to `steps - 1`."""
+        if self.schedule == "linear":
+            return self.lr * min(1.0, 2 * (1 - step / self.steps))
+        if self.schedule == "cosine":
+            warm = min(1.0, (step + 1) / max(1, 0.02 * self.steps))
+            return self.lr * warm * (1 + math.cos(math.pi * step / self.steps)) / 2
+        if self.schedule == "step":
+            return self.lr * 0.1 ** ((2 * step >= self.steps) + (4 * step >= 3 * self.steps))
+        return self.lr
+
+
+def parse_settings(also: Iterable[str] = (), **options) -> Settings:
+    """`Settings` from plain values, as a parameters cell, a command line or a YAML file has them.
+
+    Args:
+        also: further names to list beside a misspelled one.
+        options: see `Settings`.
+
+    Raises:
+        ValueError: an unknown or a missing name, or a wrong value; the message names it.
+    """
+    known = {field.name for field in fields(Settings)}
+    if unknown := sorted(set(options) - known):
+        names = sorted({*known, *also} - {"settings", "folder", "samples"})
+        raise ValueError(f"unknown option {unknown[0]!r}; known are {', '.join(names)}")
+    if "steps" not in options:
+        raise ValueError("steps: say how many updates of the weights to make, e.g. steps=1000")
+    return Settings(**options)
+
+
+def _plain(name: str, value):
+    """A setting as what it stands for: 1e-3 is a word to YAML, a bare `no` is false, NumPy has numbers of its own."""
+    number = math.nan if isinstance(value, bool) else value
+    try:
+        if name in _CHOICES:
+            expected = "one of " + ", ".join(map(str, _CHOICES[name]))
+            plain = "no" if name == "precision" and value is False else value
+            fine = plain in _CHOICES[name]
+        elif name == "betas":
+            expected = "two numbers, at least 0 and below 1"
+            plain = tuple(map(float, value))
+            fine = len(plain) == 2 and all(0 <= beta < 1 for beta in plain)
+        elif name == "lr":
+            expected = "a positive number"
+            plain = float(number)
+            fine = 0 < plain < math.inf
+        else:
+            least = 0 if name in _FROM_ZERO else 1
+            expected = f"at least {least}, a whole number"
+            plain = int(number)
+            fine = least <= plain == float(number)
+    except (TypeError, ValueError, OverflowError):
+        fine = False
+    if not fine:
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+    return plain
