@@ -137,6 +137,12 @@ METHODS: dict[str, Method] = {
         run=partial(_analogy, "histogram-analogy-film-curves-tiny"),
         cite="lee2020deep",
     ),
+    "analogy_distilled": Method(
+        "Histogram Analogy (FiLM, curves, distilled)",
+        "learned",
+        run=partial(_analogy, "histogram-analogy-distilled-tiny"),
+        cite="lee2020deep",
+    ),
 }
 
 

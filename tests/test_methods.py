@@ -319,7 +319,7 @@ def test_the_ids_are_those_that_results_are_stored_under():
         *["identity", "mean_std_rgb", "reinhard_lalphabeta", "reinhard_lab", "swatch_seed", "swatch", "cholesky"],
         *["square_root", "mkl_rgb", "mkl_lab", "xiao_ma", "histogram_rgb", "histogram_lab", "hm_mkl_hm", "idt"],
         *["idt_regrain", "sliced_ot", "chang", "chang_demo", "chang_bz"],
-        *["analogy_tile", "analogy_no_norm", "analogy_film", "analogy"],
+        *["analogy_tile", "analogy_no_norm", "analogy_film", "analogy", "analogy_distilled"],
     ]
     families = {"baseline", "statistics", "distribution", "palette", "learned"}
     assert {method.family for method in METHODS.values()} == families
