@@ -10,6 +10,8 @@ notebooks/22_compact_and_distilled shows.
 
 import argparse
 
+from judge_shipped import bench
+
 from ctlib import evaluate, methods, results
 from ctlib.checkpoints import load_state
 from ctlib.models.histogram_analogy import HistogramAnalogy
@@ -34,7 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     given = dict(pair.split("=", 1) for pair in options.networks)
     run = results.start("judge_compact", long_side=options.long_side, networks=list(given))
-    cases = [case for case in evaluate.fivek_cases(options.long_side, limit=15) if case.kind != "unpaired"]
+    cases = bench(options.long_side)
     rows = []
     for name, weights in {"identity": None, **given}.items():
         about = {}

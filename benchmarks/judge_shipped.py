@@ -16,6 +16,14 @@ UNPAIRED = ["hellinger_ab", "sliced_wasserstein", "edge_ssim", "ssim_l"]
 BESIDE = ["identity", "reinhard_lab", "mkl_lab", "mkl_rgb", "histogram_rgb", "histogram_lab", "idt"]
 
 
+def bench(long_side: int) -> list[evaluate.Case]:
+    """The paired and the same-edit cases of FiveK at hand."""
+    # the scenes beside the folder `pairs` were developed from raw by other software
+    ids = {path.name[:5] for path in (paths.data_dir() / "fivek" / "pairs").glob("a*")}
+    cases = [case for case in evaluate.fivek_cases(long_side) if case.kind != "unpaired"]
+    return [case for case in cases if not ids or case.name in ids]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--long-side", type=int, default=512, help="pixels")
@@ -24,10 +32,7 @@ def main() -> None:
     run = results.start("judge_shipped", long_side=options.long_side)
     every = BESIDE + [name for name, method in methods.METHODS.items() if method.family == "learned"]
     names = options.methods or every
-    # the scenes beside the folder `pairs` were developed from raw by other software
-    ids = {path.name[:5] for path in (paths.data_dir() / "fivek" / "pairs").glob("a*")}
-    cases = [case for case in evaluate.fivek_cases(options.long_side) if case.kind != "unpaired"]
-    cases = [case for case in cases if not ids or case.name in ids]
+    cases = bench(options.long_side)
     rows = evaluate.judge(names, cases, PAIRED)
     unpaired = evaluate.folder_cases("dpst", options.long_side)
     rows += evaluate.judge(names, unpaired, UNPAIRED)
