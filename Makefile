@@ -7,8 +7,8 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
 SNAKEMAKE := snakemake --cores all --resources gpu=1 --nolock --rerun-incomplete --keep-going --quiet all
 
-# A worker a core, up to four, each with one thread; the files that conftest.py puts first begin first.
-PYTEST := OMP_NUM_THREADS=1 python -m pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+# A worker a core, up to four, each with one thread; conftest.py says what goes together and what begins first.
+PYTEST := OMP_NUM_THREADS=1 python -m pytest -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help env book test check lab bench full lock clean

@@ -17,24 +17,32 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores
 FIRST = ("test_book.py", "test_site.py", ".ipynb")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first, and what shares something expensive stays in one worker.
-
-    The site is built once, for two files; notebooks run in their order, since later ones read the results of earlier
-    ones; every other file is a unit of its own.
-    """
+    """What takes longest begins first: the site, then the notebooks in their order."""
 
     def place(item: pytest.Item) -> tuple[int, str]:
         rank = next((i for i, end in enumerate(FIRST) if item.path.name.endswith(end)), len(FIRST))
         return rank, item.path.name if item.path.suffix == ".ipynb" else ""
 
     items.sort(key=place)
-    shared = {"test_book.py": "site", "test_site.py": "site"}
-    for item in items:
-        file = item.nodeid.partition("::")[0]
-        group = "notebooks" if item.path.suffix == ".ipynb" else shared.get(item.path.name, file)
-        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """What shares something expensive stays in one worker.
+
+    The site is built once, for two files; later notebooks read the results of earlier ones; else a file is a unit.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Shared(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            if file.endswith(".ipynb"):
+                return "notebooks"
+            return "site" if file.endswith(("test_book.py", "test_site.py")) else file
+
+    return Shared(config, log)
 
 
 @pytest.fixture(scope="session")
