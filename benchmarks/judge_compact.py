@@ -33,10 +33,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("networks", nargs="+", metavar="name=weights")
     parser.add_argument("--long-side", type=int, default=512, help="pixels")
+    parser.add_argument("--keep", action="store_true", help="the networks judged before stay in the record")
     options = parser.parse_args()
     given = dict(pair.split("=", 1) for pair in options.networks)
-    run = results.start("judge_compact", long_side=options.long_side, networks=list(given))
-    cases = bench(options.long_side)
+    run = results.start("judge_compact", long_side=options.long_side)
+    cases, commit = bench(options.long_side), results.provenance()["commit"]
     rows = []
     for name, weights in {"identity": None, **given}.items():
         about = {}
@@ -46,8 +47,13 @@ def main() -> None:
             run_it = lambda source, reference, labels, network=network: network.recolor(source, reference)  # noqa: E731
             methods.METHODS[name] = methods.Method(name, "learned", run=run_it)
         judged = evaluate.judge([name], cases, PAIRED)
-        rows += [row | about for row in judged]
+        rows += [row | about | {"commit": commit} for row in judged]
         print(name, *evaluate.summary(judged, "paired", PAIRED), *evaluate.summary(judged, "same edit", PAIRED))
+    if options.keep:
+        before = results.read("judge_compact")
+        if before["parameters"]["long_side"] != options.long_side:
+            parser.error(f"the result so far has {before['parameters']}; judge all networks anew")
+        rows = [row for row in before["rows"] if row["method"] not in given] + [r for r in rows if r["method"] in given]
     print(run.write(rows, data=evaluate.manifest("fivek", cases)))
 
 
