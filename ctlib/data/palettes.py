@@ -2,8 +2,6 @@ r"""Training pairs for palette networks: two hues of a photograph that keep its 
 
 A palette has its colors dark to light. Turning the hue keeps L\*, so that order holds for all variants of a photograph,
 and the colors of two variants correspond one by one.
-
-Taught in: notebooks/30_train_palettenet.
 """
 
 import hashlib

@@ -16,8 +16,6 @@ The paper's own code was never published. Its re-implementations agree on the gr
 `LAYOUTS`. Where they scale colors each in its own way, this network uses the book's, `to_unit`.
 
 Source: Cho, Yun, Lee, Choi, PaletteNet: Image Recolorization with Given Color Palette, CVPR Workshops 2017.
-
-Taught in: notebooks/30_train_palettenet.
 """
 
 from dataclasses import dataclass

@@ -14,8 +14,6 @@ r"""How PaletteNet is trained, in two stages, on hue variants of photographs (se
    change the pace of the discriminator.
 
 Source: Cho et al., PaletteNet, 2017, as its re-implementations read it.
-
-Taught in: notebooks/30_train_palettenet, notebooks/31_adversarial_palettenet.
 """
 
 import inspect

@@ -147,18 +147,6 @@ def test_an_unknown_teacher_is_named(tmp_path, caches):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture
-def caches(tmp_path, monkeypatch):
-    """No cache and no data outside the test's folder; one thread, for bits are compared."""
-    monkeypatch.setenv("CTLIB_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
-    monkeypatch.setattr(histogram_analogy, "cache_dir", lambda name: tmp_path / "caches" / name)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield tmp_path / "caches"
-    torch.set_num_threads(threads)
-
-
 SMALL = {"data": "photos", "sets": ["photos"], "size": 72, "side": SIDE, "width": "tiny", "batch": 2, "log_every": 1}
 SMALL |= {"conditioning": "film", "root": True, "init": "kaiming", "lr": 1e-3}
 

@@ -136,14 +136,6 @@ def test_unknown_options_are_named(options, message):
         Objective(torch.nn.Identity(), **options)
 
 
-@pytest.fixture
-def caches(tmp_path, monkeypatch):
-    """No cache and no data outside the test's folder."""
-    monkeypatch.setenv("CTLIB_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(recipe, "cache_dir", lambda name: tmp_path / "caches" / name)
-    return tmp_path / "caches"
-
-
 SMALL = {"data": "photos", "sets": ["photos"], "size": 72, "side": SIDE, "width": "tiny", "batch": 2, "log_every": 1}
 SMALL |= {"sample_every": 1}  # TensorBoard gets pictures
 

@@ -15,7 +15,6 @@ from ctlib.data.palettes import hue_pairs, palette_of
 from ctlib.data.registry import DataError
 from ctlib.models.histogram_analogy import to_unit
 from ctlib.models.palettenet import Discriminator, PaletteNet
-from ctlib.recipes import histogram_analogy
 from ctlib.recipes import palettenet as recipe
 from ctlib.recipes.palettenet import Adversarial, Objective, Players
 
@@ -166,18 +165,6 @@ def test_unknown_options_are_named(make, options, message):
     model = network() if make is Objective else players()
     with pytest.raises(ValueError, match=message):
         make(model, **options)
-
-
-@pytest.fixture
-def caches(tmp_path, monkeypatch):
-    """No cache and no data outside the test's folder; one thread, for bits are compared."""
-    monkeypatch.setenv("CTLIB_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
-    monkeypatch.setattr(histogram_analogy, "cache_dir", lambda name: tmp_path / "caches" / name)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield tmp_path / "caches"
-    torch.set_num_threads(threads)
 
 
 SMALL = {"size": SIDE, "side": SIDE, "batch": 2, "log_every": 1, "lr": 1e-3}
