@@ -24,11 +24,45 @@ if found := [line for profile in sorted(profiles) for line in graph.problems(pro
 wildcard_constraints:
     profile=r"\w+",
     stem=r"\d\d_\w+",
+    lr=r"[\d.e-]+",
+    batch=r"\d+",
+    shuffle="True|False",
+
+
+# The grid of the sweep: each point is trained in a process of its own, before the notebook that compares them runs.
+SWEEP = "32_sweep_hyperparameters"
+POINT = "_build/{profile}/sweep/lr{lr}-batch{batch}-shuffle{shuffle}.json"
+
+
+def points(profile):
+    if SWEEP not in NOTEBOOKS:
+        return []
+    grid = graph.values(SWEEP, profile)
+    return expand(POINT, profile=profile, lr=grid["lrs"], batch=grid["batches"], shuffle=grid["shuffles"])
 
 
 rule all:
     input:
         expand("_build/{profile}/executed/{stem}.ipynb", profile=PROFILE, stem=NOTEBOOKS),
+
+
+rule point:
+    input:
+        tool="tools/sweep.py",
+        notebook=f"notebooks/{SWEEP}.ipynb",
+        overlay=lambda wildcards: graph.overlay(SWEEP, wildcards.profile) or [],
+        modules=lambda wildcards: NOTEBOOKS[SWEEP].modules,
+    output:
+        POINT,
+    log:
+        POINT.replace("sweep/", "logs/sweep-").replace(".json", ".log"),
+    threads: 1
+    resources:
+        gpu=lambda wildcards: 0 if wildcards.profile == "quick" else 1,
+    shell:
+        "OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} python {input.tool} {wildcards.profile} {wildcards.lr}"
+        " {wildcards.batch} {wildcards.shuffle} >{output} 2>{log}"
+        " || {{ echo \"a point of the sweep failed: $(grep . {log} | tail -n 1)\" >&2; exit 1; }}"
 
 
 # papermill writes beside the log; only a notebook that ran to its end is moved to where the book looks for it.
@@ -38,6 +72,7 @@ rule notebook:
         overlay=lambda wildcards: graph.overlay(wildcards.stem, wildcards.profile) or [],
         modules=lambda wildcards: NOTEBOOKS[wildcards.stem].modules,
         results=lambda wildcards: [f"_build/{wildcards.profile}/results/{stem}.json" for stem in NOTEBOOKS[wildcards.stem].reads],
+        points=lambda wildcards: points(wildcards.profile) if wildcards.stem == SWEEP else [],
     output:
         executed="_build/{profile}/executed/{stem}.ipynb",
         results="_build/{profile}/results/{stem}.json",

@@ -15,6 +15,7 @@ from ctlib import check, images, ops, regionwise
 from ctlib.classical import distribution, eight_bit, statistics, swatches
 from ctlib.classical import palette as palettes
 from ctlib.classical.statistics import ColorMap, Weights, in_pieces
+from ctlib.data.palettes import palette_of
 from ctlib.distinct import distinct, repaint
 
 Palette = Tensor | Sequence[str]  # (k, 3) CIELAB, or hex colors
@@ -34,7 +35,9 @@ class Method:
             method. Only global methods can become a LUT.
         on_levels: the method on 8-bit pictures, `(source, reference) -> image`, worth it once compiled: see
             `ctlib.ops.compile_cpu`.
-        run: a network, `(source, reference, labels) -> rgb` on tensors.
+        run: a network, `(source, reference, labels) -> rgb` on tensors; one of the family `"palette"` is
+            `(source, palette) -> rgb` instead.
+        colors: how many a palette must have, for such a network.
         cite: key in `book/references.bib`, empty for a baseline.
     """
 
@@ -43,7 +46,8 @@ class Method:
     fit: Callable[..., ColorMap] | None = None
     finish: Callable[[Tensor, Tensor], Tensor] | None = None
     on_levels: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
-    run: Callable[[Tensor, Tensor, Labels | None], Tensor] | None = None
+    run: Callable[..., Tensor] | None = None
+    colors: int = 0
     cite: str = ""
 
 
@@ -76,6 +80,17 @@ def _histogram_analogy(weights: str):
 
 def _analogy(weights: str, source: Tensor, reference: Tensor, labels: Labels | None = None) -> Tensor:
     return _histogram_analogy(weights).recolor(source, reference, labels=labels)
+
+
+@cache
+def _palettenet(weights: str):
+    from ctlib.models.palettenet import PaletteNet
+
+    return PaletteNet.from_pretrained(weights)
+
+
+def _recolored(weights: str, source: Tensor, palette: Palette) -> Tensor:
+    return _palettenet(weights).recolor(source, palette)
 
 
 _stat, _dist = statistics, distribution
@@ -116,6 +131,34 @@ METHODS: dict[str, Method] = {
     "chang": Method("Chang palette", "palette", partial(_chang, variant="paper"), cite="chang2015palette"),
     "chang_demo": Method("Chang palette (demo)", "palette", partial(_chang, variant="demo"), cite="chang2015palette"),
     "chang_bz": Method("Chang palette (b-z)", "palette", partial(_chang, variant="bz"), cite="chang2015palette"),
+    "palettenet_instance": Method(
+        "PaletteNet (published decoder)",
+        "palette",
+        run=partial(_recolored, "palettenet-instance-6-tiny"),
+        colors=6,
+        cite="cho2017palettenet",
+    ),
+    "palettenet": Method(
+        "PaletteNet (FiLM)",
+        "palette",
+        run=partial(_recolored, "palettenet-film-6-tiny"),
+        colors=6,
+        cite="cho2017palettenet",
+    ),
+    "palettenet_4": Method(
+        "PaletteNet (FiLM, 4 colors)",
+        "palette",
+        run=partial(_recolored, "palettenet-film-4-tiny"),
+        colors=4,
+        cite="cho2017palettenet",
+    ),
+    "palettenet_adversarial": Method(
+        "PaletteNet (FiLM, adversarial)",
+        "palette",
+        run=partial(_recolored, "palettenet-adversarial-6-tiny"),
+        colors=6,
+        cite="cho2017palettenet",
+    ),
     "analogy_tile": Method(
         "Histogram Analogy (published conditioning)",
         "learned",
@@ -195,8 +238,9 @@ def recolor(
         source: `(B, 3, H, W)` sRGB in [0, 1].
         reference: `(B, 3, H', W')` sRGB in [0, 1]; the picture whose colors are wanted.
         palette: `(k, 3)` CIELAB or hex colors, instead of a reference. For methods of the family `"palette"`: what
-            the source's own palette of `k` colors, sorted by lightness, becomes. For those of the family `"learned"`:
-            the colors wanted, in equal parts.
+            the source's own palette of `k` colors, sorted by lightness, becomes; a network of that family takes as
+            many colors as it was trained with, `Method.colors`. For the family `"learned"`: the colors wanted, in equal
+            parts.
         labels: label maps of source and reference, whole numbers, if each region of one picture shall take its colors
             from the region of the same number; see `ctlib.regionwise.partners` and `ctlib.segment.match`.
         options: of the method.
@@ -217,6 +261,11 @@ def recolor(
     _one_aim(name, reference, palette)
     if labels is not None and palette is not None:
         raise ValueError("labels: a palette has no regions; give a reference picture")
+    if method.colors:
+        _no_options(name, options)
+        if labels is not None:
+            raise ValueError(f"labels: {name} sees its reference as a palette, which has no regions; leave them out")
+        return _to_palette(method, source, reference, palette)
     if method.run:
         _no_options(name, options)
         return method.run(source, reference if palette is None else palette_picture(palette, source), labels)
@@ -237,6 +286,18 @@ def _one_aim(name: str, reference, palette) -> None:
         raise ValueError(f"{name}: nothing to recolor towards; give a reference picture or a palette")
     if reference is not None and palette is not None:
         raise ValueError(f"{name}: give a reference picture or a palette, not both")
+
+
+def _to_palette(method: Method, source: Tensor, reference: Tensor | None, palette: Palette | None) -> Tensor:
+    """A network that takes a palette: the one given, or that of each reference."""
+    if palette is not None:
+        return method.run(source, palette)
+    check.rgb(reference, "reference")
+    if len(source) != len(reference):
+        raise ValueError(f"source and reference: one reference a source, got {len(source)} and {len(reference)}")
+    wanted = (palette_of(images.to_uint8(one), method.colors) for one in reference.split(1))
+    parts = [method.run(one, colors) for one, colors in zip(source.split(1), wanted, strict=True)]
+    return torch.cat(parts) if parts else source
 
 
 def _no_options(name: str, options: dict) -> None:
@@ -262,7 +323,7 @@ def fit_palette(name: str, source: Tensor, palette: Palette, *, weights: Tensor 
     Raises:
         ValueError: another method, a batch, an empty palette, or more colors than the picture has.
     """
-    method = get(name)
+    method = color_method(name)
     if method.family != "palette":
         known = ", ".join(key for key, one in METHODS.items() if one.family == "palette")
         raise ValueError(f"{name} takes a reference picture, not a palette; methods that take one: {known}")

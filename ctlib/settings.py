@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 
 SCHEDULES = ("constant", "linear", "cosine", "step")
 _FROM_ZERO = ("seed", "workers", "sample_every")  # the other whole numbers are at least 1
-_CHOICES = {"schedule": SCHEDULES, "precision": ("no", "bf16"), "compile": (False, True)}
+_CHOICES = {"schedule": SCHEDULES, "precision": ("no", "bf16"), "shuffle": (True, False), "compile": (False, True)}
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,11 @@ class Settings:
         schedule: `"constant"`; `"linear"`: constant for half the steps, then straight down to 0; `"cosine"`: down to 0
             after a warm-up of 2 %; `"step"`: a tenth after half the steps, and a hundredth after three quarters.
         seed: of order and augmentation.
+        shuffle: whether each epoch has an order of its own; else the samples come as they lie in the data.
         precision: `"no"` (float32) or `"bf16"`.
         accumulate: parts of a batch that are computed one after the other.
         workers: processes that read samples; 0 reads in this one.
-        save_every, log_every, sample_every: in steps; 0 switches samples off.
+        save_every, log_every, sample_every: in steps; 0 switches off samples and histograms of the weights.
         compile: whether `torch.compile` translates the network first.
     """
 
@@ -36,6 +37,7 @@ class Settings:
     betas: tuple[float, float] = (0.5, 0.999)
     schedule: str = "constant"
     seed: int = 0
+    shuffle: bool = True
     precision: str = "no"
     accumulate: int = 1
     workers: int = 0

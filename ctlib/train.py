@@ -35,13 +35,14 @@ class TrainingError(RuntimeError):
 
 
 class Order:
-    """The endless stream of samples: every epoch a new permutation, every sample with a seed of its own.
+    """The endless stream of samples: every epoch a new permutation (or none), every sample with a seed of its own.
 
     Yields lists of `(index, seed)`: the share of this process in one part of a batch. Its place is its whole state.
     """
 
-    def __init__(self, count: int, batch: int, seed: int, rank: int = 0, world: int = 1):
+    def __init__(self, count: int, batch: int, seed: int, rank: int = 0, world: int = 1, shuffle: bool = True):
         self.count, self.batch, self.seed, self.rank, self.world = count, batch, seed, rank, world
+        self.shuffle = shuffle
         self.place = 0  # batches yielded
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
@@ -58,7 +59,8 @@ class Order:
         epoch, place = divmod(number, self.count)
         if getattr(self, "_epoch", None) != epoch:
             self._epoch = epoch
-            self._permutation = np.random.default_rng((self.seed, epoch)).permutation(self.count)
+            permuted = np.random.default_rng((self.seed, epoch)).permutation if self.shuffle else np.arange
+            self._permutation = permuted(self.count)
         seed = np.random.SeedSequence((self.seed, number)).generate_state(1, np.uint64)[0]
         return int(self._permutation[place]), int(seed >> 1)
 
@@ -119,7 +121,7 @@ def fit(objective: nn.Module, dataset, settings: Settings, folder: Path | str, *
     network = objective.model
     trained = [weight for weight in objective.parameters() if weight.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=settings.lr, betas=settings.betas)
-    order = Order(len(dataset), settings.batch // settings.accumulate, settings.seed, rank, world)
+    order = Order(len(dataset), settings.batch // settings.accumulate, settings.seed, rank, world, settings.shuffle)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="'set_vital' is deprecated")  # torchdata's, about torch
         loader = StatefulDataLoader(dataset, batch_sampler=order, num_workers=settings.workers, pin_memory=on_gpu)

@@ -40,8 +40,12 @@ class Watch:
         if self.curve:
             self.curve.update(history)
         every = self.settings.sample_every
-        if samples and every and step // every > self.sampled:
+        looked = every and step // every > self.sampled
+        if looked:
             self.sampled = step // every
+            for name, weight in network.named_parameters():
+                self.board.add_histogram(name, weight.detach().float().cpu(), step)
+        if looked and samples:
             device = next(network.parameters()).device
             network.eval()
             with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():

@@ -72,6 +72,7 @@ def files(folder: Path) -> dict[str, bytes]:
         *[("schedule", value) for value in ("stairs", None, ["linear"])],
         ("precision", "fp16"),
         ("compile", "no"),
+        ("shuffle", "no"),
     ],
 )
 def test_wrong_settings_are_named(name, value):
@@ -128,6 +129,12 @@ def test_each_sample_once_an_epoch(count, batch):
     assert len(set(map(tuple, permutations))) > 1 or count == 1
     seeds = [seed for _, seed in samples]
     assert len(set(seeds)) == len(seeds) and min(seeds) >= 0 and max(seeds) < 2**63
+
+
+def test_without_shuffling_the_samples_come_as_they_lie():
+    samples = take(Order(5, 3, seed=0, shuffle=False), 5)
+    assert [index for index, _ in samples] == [0, 1, 2, 3, 4] * 3
+    assert [seed for _, seed in samples] == [seed for _, seed in take(Order(5, 3, seed=0), 5)]
 
 
 def test_two_processes_share_the_stream_of_one():
@@ -308,6 +315,7 @@ def test_a_run_goes_on_with_other_free_settings(tmp_path):
         ({"steps": 13}, r"settings \(steps was 12 and is 13\)"),
         ({"accumulate": 2}, r"settings \(accumulate was 1 and is 2\)"),
         ({"workers": 1}, r"settings \(workers was 0 and is 1\)"),
+        ({"shuffle": False}, r"settings \(shuffle was True and is False\)"),
         ({"noise": 0.2}, r"objective \(noise was 0.1 and is 0.2\)"),
         ({"model": functools.partial(Net, width=5)}, r"network \(width was 4 and is 5\)"),
         ({"data": Pictures(seed=1)}, r"data \(other files\)"),
@@ -469,7 +477,7 @@ def test_tensorboard_holds_curve_and_pictures(tmp_path):
         modes.append((network.training, torch.is_grad_enabled()))
         return grid
 
-    _, history = fit(tmp_path, samples=samples, sample_every=4)
+    model, history = fit(tmp_path, samples=samples, sample_every=4)
     assert modes == [(False, False)] * 3
     board = EventAccumulator(str(tmp_path)).Reload()
     assert set(board.Tags()["scalars"]) == {"loss", "twice", "lr", "images_per_second"}
@@ -478,6 +486,12 @@ def test_tensorboard_holds_curve_and_pictures(tmp_path):
         assert points == [(row["step"], pytest.approx(row[name])) for row in history]
     shown = board.Images("samples")
     assert [event.step for event in shown] == [5, 9, 12]  # where numbers are looked at, at most every four steps
+    weights = {name: value for name, value in model.named_parameters()}
+    assert set(board.Tags()["histograms"]) == set(weights)
+    for name, value in weights.items():  # the last one is of the weights as they were left
+        found = board.Histograms(name)[-1]
+        assert found.step == 12 and found.histogram_value.num == value.numel()
+        assert found.histogram_value.sum == pytest.approx(value.sum().item(), rel=1e-5)
     pixels = np.asarray(Image.open(io.BytesIO(shown[-1].encoded_image_string)))
     np.testing.assert_allclose(pixels, 255 * grid.permute(1, 2, 0), atol=1)
 

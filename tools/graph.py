@@ -136,6 +136,14 @@ def overlay(stem: str, profile: str, root: Path = ROOT) -> str | None:
     return path.as_posix() if (root / path).is_file() else None
 
 
+def values(stem: str, profile: str, root: Path = ROOT) -> dict:
+    """A notebook's parameters as a profile sets them, for what runs beside it."""
+    own = parameters(root / "notebooks" / f"{stem}.ipynb")
+    path = overlay(stem, profile, root)
+    changed = yaml.safe_load((root / path).read_text(encoding="utf-8")) or {} if path else {}
+    return {name: ast.literal_eval(value) for name, value in own.items()} | changed
+
+
 def problems(profile: str, root: Path = ROOT) -> list[str]:
     """What is wrong with a profile, one line each. papermill itself lets an unknown parameter pass."""
     folder = root / "notebooks" / "profiles"

@@ -16,6 +16,7 @@ from ctlib.metrics.distribution import (
     sliced_wasserstein,
 )
 from ctlib.metrics.fidelity import (
+    ab_rmse,
     cie76,
     ciede2000,
     ciede2000_p95,
@@ -25,6 +26,7 @@ from ctlib.metrics.fidelity import (
     psnr_lab_official,
     psnr_missing_root,
     ssim,
+    ssim_gray,
     ssim_l,
     ssim_uniform,
 )
@@ -36,6 +38,7 @@ __all__ = [
     "METRICS",
     "Metric",
     "MissingWeights",
+    "ab_rmse",
     "chi_square",
     "cie76",
     "ciede2000",
@@ -58,6 +61,7 @@ __all__ = [
     "psnr_missing_root",
     "sliced_wasserstein",
     "ssim",
+    "ssim_gray",
     "ssim_l",
     "ssim_uniform",
 ]

@@ -117,6 +117,17 @@ def ssim_uniform(result: Tensor, truth: Tensor) -> Tensor:
     return _ssim(*pair(result, truth), window="uniform")
 
 
+def ssim_gray(result: Tensor, truth: Tensor) -> Tensor:
+    r"""`ssim_uniform` of gray values of 8 bits, $0.299 R + 0.587 G + 0.114 B$: the protocol of the ArtBench report.
+
+    There the truth is the picture before it was recolored, so that nothing scores as high as doing nothing. Only for
+    comparison with that report; `ssim_l` asks the same of L*. Arguments, range and errors as `ssim_uniform`.
+    """
+    weights = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)[:, None, None]
+    gray = [((image * weights).sum(1, keepdim=True) * 255).round() / 255 for image in pair(result, truth)]
+    return _ssim(*gray, window="uniform")
+
+
 def _lightness(result: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     """L* / 100 of both pictures, `(B, 1, H, W)` in [0, 1]."""
     first, second = lab_pair(result, truth)
@@ -166,6 +177,27 @@ def gradient_correlation(result: Tensor, truth: Tensor) -> Tensor:
         return float(all(flat)) if any(flat) else np.clip((one * other).sum() / (sizes[0] * sizes[1]), -1, 1)
 
     return _per_picture(correlation, *_lightness(result, truth))
+
+
+def ab_rmse(result: Tensor, truth: Tensor) -> Tensor:
+    r"""Root of the mean squared difference of a* and b*, $\sqrt{\overline{(\Delta a^2 + \Delta b^2)/2}}$: blind to L*.
+
+    Args:
+        result, truth: `(B, 3, H, W)` sRGB in [0, 1], same shape.
+
+    Returns:
+        `(B,)` in CIELAB units, lower is better.
+
+    Raises:
+        ValueError: wrong type, shape or range, NaN, or two shapes.
+
+    Example:
+        >>> gray = torch.full((1, 3, 2, 2), 0.2, dtype=torch.float64)
+        >>> ab_rmse(gray, 2 * gray).round(decimals=6).abs().tolist()
+        [0.0]
+    """
+    first, second = lab_pair(result, truth)
+    return _mse(first[:, 1:], second[:, 1:]).sqrt()
 
 
 def ciede2000_lab(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -55,6 +55,11 @@ def test_ciede2000_test_pairs_of_sharma(first, second, value):
     assert metrics.palette_distance(*palettes).item() == pytest.approx(value, abs=5e-5)
 
 
+def gray_levels(rgb):
+    """As OpenCV has them."""
+    return np.rint(255 * (rgb @ [0.299, 0.587, 0.114])).astype(np.uint8)
+
+
 def test_equal_to_scikit_image(pair):
     truth = pair[0].movedim(1, -1).numpy()
     result = pair[1].movedim(1, -1).numpy()
@@ -63,6 +68,8 @@ def test_equal_to_scikit_image(pair):
         "ssim": lambda a, b: structural_similarity(a, b, channel_axis=-1, **WANG),
         "ssim_uniform": lambda a, b: structural_similarity(a, b, channel_axis=-1, data_range=1),
         "ssim_l": lambda a, b: structural_similarity(rgb2lab(a)[..., 0] / 100, rgb2lab(b)[..., 0] / 100, **WANG),
+        "ssim_gray": lambda a, b: structural_similarity(*(gray_levels(one) for one in (a, b))),
+        "ab_rmse": lambda a, b: ((rgb2lab(a) - rgb2lab(b))[..., 1:] ** 2).mean() ** 0.5,
         "cie76": lambda a, b: deltaE_cie76(rgb2lab(a), rgb2lab(b)).mean(),
         "ciede2000": lambda a, b: deltaE_ciede2000(rgb2lab(a), rgb2lab(b)).mean(),
         "ciede2000_p95": lambda a, b: np.percentile(deltaE_ciede2000(rgb2lab(a), rgb2lab(b)), 95),

@@ -10,10 +10,10 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from ctlib import metrics
 from ctlib.metrics import METRICS, evaluate
 
-PAIRED = ["psnr", "psnr_lab_official", "psnr_missing_root", "ssim", "ssim_uniform", "ssim_l", "edge_ssim",
-          "gradient_correlation", "cie76", "ciede2000", "ciede2000_p95"]  # fmt: skip
+PAIRED = ["psnr", "psnr_lab_official", "psnr_missing_root", "ssim", "ssim_uniform", "ssim_gray", "ssim_l", "edge_ssim",
+          "gradient_correlation", "ab_rmse", "cie76", "ciede2000", "ciede2000_p95"]  # fmt: skip
 FREE = ["histogram_intersection", "hellinger", "hellinger_ab", "chi_square", "emd", "sliced_wasserstein"]
-HIGHER = {"ssim", "ssim_uniform", "ssim_l", "edge_ssim", "gradient_correlation", "histogram_intersection"}
+HIGHER = {"ssim", "ssim_uniform", "ssim_gray", "ssim_l", "edge_ssim", "gradient_correlation", "histogram_intersection"}
 
 
 def batch(*pictures: np.ndarray) -> torch.Tensor:

@@ -1,0 +1,155 @@
+r"""Does a recolored picture have the palette that was asked for, and is it still the same picture?
+
+Three kinds of case:
+
+- `hue`: the palette of the source with its hues turned, L\* kept. The truth is known: the source turned alike. So are
+  networks trained.
+- `other`: the palette of another picture. No truth; a method that keeps L\* cannot reach it altogether.
+- `report`: orange, brown, purple and green, the one test of the ArtBench report. Colors repeat where a network needs
+  more than four.
+
+Taught in: notebooks/31_adversarial_palettenet.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctlib import color, images, methods, metrics, ops
+from ctlib.classical.extraction import bin_colors, from_hex, to_rgb
+from ctlib.data.palettes import palette_of
+
+#: dark to light; the report names them and does not say which shades
+REPORT = ("#7b2d8b", "#8b4513", "#2e8b3d", "#ff8c1a")
+COLUMNS = ("palette_distance", "palette_emd", "ssim_l", "gradient_correlation", "ssim_gray", "ab_rmse")
+SHIFTS = (1 / 6, 1 / 3, 1 / 2, 2 / 3)  # of the hue circle, in turn
+STRIPE = 16  # pixels of a side of a swatch in the picture of a palette
+
+Recolor = Callable[[Tensor, Tensor], Tensor]  # source (1, 3, H, W) and palette (k, 3) to the result
+
+
+class Case(NamedTuple):
+    """One test: pictures `(1, 3, H, W)` sRGB in [0, 1], palette `(k, 3)` CIELAB; `truth` is `None` if unknown."""
+
+    name: str
+    kind: str
+    source: Tensor
+    palette: Tensor
+    shares: Tensor | None  # of the palette's colors in the picture they are from
+    truth: Tensor | None
+
+
+def cases(pictures: Mapping[str, np.ndarray], colors: int = 6) -> list[Case]:
+    """Cases of all three kinds; the other picture of each is the next one.
+
+    Args:
+        pictures: name to uint8 `(H, W, 3)` sRGB, two or more, in color.
+        colors: of the palettes, 1 to 12.
+
+    Raises:
+        ValueError: fewer than two pictures, or not 1 to 12 colors.
+    """
+    names = list(pictures)
+    if len(names) < 2:
+        raise ValueError(f"pictures: the palette of each is given to another one, so two are needed; got {names}")
+    found = {name: areas(picture, colors) for name, picture in pictures.items()}
+    report = from_hex([REPORT[place * len(REPORT) // colors] for place in range(colors)])
+    made = []
+    for number, name in enumerate(names):
+        source, (palette, shares) = images.to_tensor(pictures[name]), found[name]
+        turned, wanted = turn(source, palette, SHIFTS[number % len(SHIFTS)])
+        made += [
+            Case(name, "hue", source, wanted, shares, turned),
+            Case(name, "other", source, *found[names[(number + 1) % len(names)]], None),
+            Case(name, "report", source, report, None, None),
+        ]
+    return made
+
+
+def areas(picture: np.ndarray, colors: int) -> tuple[Tensor, Tensor]:
+    """Palette `(colors, 3)` as `palette_of` finds it, and the share of the pixels that is nearest to each color.
+
+    Colors that come several times in a short palette divide their share.
+    """
+    palette = palette_of(picture, colors)
+    bins, counts = bin_colors(images.to_tensor(picture))
+    near = torch.cdist(bins.double(), palette).argmin(1)
+    shares = torch.zeros(colors, dtype=torch.float64).index_add_(0, near, counts.double())
+    same = (palette[:, None] == palette[None]).all(2).double()
+    return palette, same @ shares / same.sum(1) / shares.sum()
+
+
+def turn(source: Tensor, palette: Tensor, shift: float) -> tuple[Tensor, Tensor]:
+    r"""A picture and its palette with hues turned by `shift` of a circle and L\* put back, as 8-bit sRGB can show it.
+
+    Args:
+        source: `(1, 3, H, W)` sRGB in [0, 1]. palette: `(k, 3)` CIELAB, dark to light. shift: 0 to 1.
+
+    Returns:
+        The turned picture in sRGB, and the palette in CIELAB.
+    """
+    picture = ops.lab_to_rgb(ops.shift_hue(source, shift)).clamp(0, 1)
+    wanted = ops.shift_hue(to_rgb(palette).T[None], shift)[0].T
+    wanted = color.rgb_to_lab(color.lab_to_rgb(torch.cat([palette[:, :1], wanted[:, 1:]], dim=1)))
+    return images.to_tensor(images.to_uint8(picture)), wanted
+
+
+def stripes(palette: Tensor) -> Tensor:
+    """The palette as a picture `(1, 3, STRIPE, k STRIPE)`, for methods that take a reference picture."""
+    return to_rgb(palette).float().T[None, :, None].repeat_interleave(STRIPE, 3).repeat(1, 1, STRIPE, 1)
+
+
+def recolor_by(name: str) -> Recolor:
+    """A method of `ctlib.methods` as a function of source and palette: others than `"palette"` get `stripes`."""
+    if methods.get(name).family == "palette":
+        return lambda source, palette: methods.recolor(name, source, palette=palette)
+    return lambda source, palette: methods.recolor(name, source, stripes(palette))
+
+
+def judge(recolors: Mapping[str, Recolor], given: Iterable[Case]) -> list[dict]:
+    """Run methods on cases and measure every result, 8 bits a channel.
+
+    Args:
+        recolors: name to function, see `recolor_by`; `"oracle"` is answered with the truth where there is one.
+        given: see `cases`.
+
+    Returns:
+        One row for each method and case: `case`, `kind`, `method` and `COLUMNS`; `ab_rmse` where there is a truth.
+    """
+    rows = []
+    for case in given:
+        for name, recolor in recolors.items():
+            if name == "oracle" and case.truth is None:
+                continue
+            result = case.truth if name == "oracle" else recolor(case.source, case.palette)
+            rows.append({"case": case.name, "kind": case.kind, "method": name, **measure(result, case)})
+    return rows
+
+
+def measure(result: Tensor, case: Case) -> dict[str, float]:
+    """`COLUMNS` of one result. Its palette is extracted as that of the case was."""
+    levels = images.to_uint8(result)
+    result, (palette, shares) = images.to_tensor(levels), areas(levels, len(case.palette))
+    return {
+        "palette_distance": metrics.palette_distance(palette, case.palette).item(),
+        "palette_emd": metrics.palette_emd(palette, shares, case.palette, case.shares).item(),
+        **metrics.evaluate(result, case.source, truth=case.truth, metrics=COLUMNS[2:]),
+    }
+
+
+def summary(rows: Sequence[dict], kind: str) -> list[dict]:
+    """Mean over the cases of one kind, one row a method; columns that hold nothing are left out."""
+    found = {}
+    for row in rows:
+        if row["kind"] == kind:
+            found.setdefault(row["method"], []).append(row)
+    if not found:
+        raise ValueError(f"no rows of kind {kind!r}")
+    columns = [name for name in COLUMNS if all(name in row for group in found.values() for row in group)]
+    return [
+        {"method": name, **{column: sum(row[column] for row in group) / len(group) for column in columns}}
+        for name, group in found.items()
+    ]

@@ -1,0 +1,46 @@
+"""The report's grid: every point once, what is measured of a training, and trainings that are not repeated."""
+
+import json
+
+import pytest
+
+from ctlib import results
+from ctlib.checkpoints import load_state
+from ctlib.recipes import palettenet, sweep
+from ctlib.recipes.sweep import Point
+
+OPTIONS = {"sets": ["photos"], "size": 32, "side": 32, "crop": 1.0, "colors": 4, "variant": "tiny"}
+OPTIONS |= {"decoder_norm": "none"}
+
+
+def test_the_grid_is_the_reports():
+    found = sweep.points([0.01, 0.0002], [8, 16, 32], [True, False])
+    assert found == list(sweep.REPORT) and len(set(map(sweep.name_of, found))) == 12
+    assert min(sweep.REPORT, key=sweep.REPORT.get) == Point(0.0002, 8, False)
+
+
+def test_three_numbers_of_each_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(results.paths, "results_dir", lambda profile=None: tmp_path / "results")
+    place = results.Run("32_sweep_hyperparameters", {}).checkpoints
+    point = Point(0.001, 4, False)
+    rows = sweep.train(point, place, epochs=2, epoch=10, seed=3, seeds=2, **OPTIONS)
+    assert [row["seed"] for row in rows] == [3, 4] and {row["method"] for row in rows} == {"lr 0.001 batch 4 in order"}
+    json.dumps(rows)
+    states = {}
+    for path in tmp_path.rglob("resume.pt"):
+        state = load_state(path)
+        states[state["identity"]["settings"]["seed"]] = state["history"]
+    held_out = palettenet.pictures(sets=["photos"], size=32, part="val", colors=4)
+    assert len(held_out)
+    for row in rows:
+        losses = [line["euclidean"] for line in states[row["seed"]]]
+        assert len(losses) == 6  # two epochs of three steps, whose last batch is not whole
+        assert row["last_batch"] == losses[-1] and row["epoch_mean"] == pytest.approx(sum(losses[-3:]) / 3)
+        assert row["validation"] > 0 and row["ab_rmse"] > 0 and row["identity_ab_rmse"] > 0
+    assert rows[0]["validation"] != rows[1]["validation"]
+
+    def train_again(*_, **__):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(palettenet.Objective, "forward", train_again)
+    assert sweep.train(point, place, epochs=2, epoch=10, seed=3, seeds=2, **OPTIONS) == rows
