@@ -16,7 +16,6 @@ from scipy.stats import spearmanr
 
 from ctlib.recipes import palettenet
 
-
 #: what is measured of a training, all of the same loss
 NUMBERS = ("last_batch", "epoch_mean", "validation")
 
