@@ -153,3 +153,29 @@ def summary(rows: Sequence[dict], kind: str) -> list[dict]:
         {"method": name, **{column: sum(row[column] for row in group) / len(group) for column in columns}}
         for name, group in found.items()
     ]
+
+
+def response(recolor: Recolor, source: Tensor, palette: Tensor) -> dict[str, float]:
+    r"""How far results follow when hues are turned by a third of the circle either way; both answers are known.
+
+    Args:
+        recolor: see `recolor_by`.
+        source: `(1, 3, H, W)` sRGB in [0, 1]. palette: its own, `(k, 3)` CIELAB.
+
+    Returns:
+        `response`: mean distance of the two results in a\* and b\*, divided by that of the answers: 1 is right, 0 is
+        deaf. `ab_rmse`: from the answers. `lightness`: the largest change of L\* where no channel was clipped.
+        `clipped`: share of the other pixels.
+    """
+    answers = [turn(source, palette, shift) for shift in (1 / 3, 2 / 3)]
+    made = torch.cat([recolor(source, wish) for _, wish in answers])
+    results, truths = color.rgb_to_lab(made), color.rgb_to_lab(torch.cat([truth for truth, _ in answers]))
+    far = [(lab[0] - lab[1])[1:].norm(dim=0).mean().item() for lab in (results, truths)]
+    changed = (results[:, 0] - color.rgb_to_lab(source)[:, 0]).abs()
+    inside = ((made > 0) & (made < 1)).all(1)
+    return {
+        "response": far[0] / far[1],
+        "ab_rmse": (results - truths)[:, 1:].square().mean().sqrt().item(),
+        "lightness": changed[inside].max().item() if inside.any() else 0.0,
+        "clipped": 1 - inside.double().mean().item(),
+    }

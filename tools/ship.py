@@ -1,9 +1,10 @@
 """From a finished training to shipped weights: copy them to data/pretrained, with a model card and a hash.
 
     python tools/ship.py _build/training/film histogram-analogy-film-tiny \\
-        --method analogy_film --record book/results/judge_shipped.json
+        --about "What it is." --method analogy_film --record book/results/judge_shipped.json
 
-Run `benchmarks/judge_shipped.py` between a first and a second call: the card quotes its numbers.
+Run `benchmarks/judge_shipped.py`, or `judge_palettes.py`, between a first and a second call: the card quotes its
+numbers.
 """
 
 import argparse
@@ -11,6 +12,8 @@ import csv
 import hashlib
 import json
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from graph import ROOT
@@ -31,10 +34,7 @@ tags: [color-transfer, image-to-image]
 {about}
 
 ```python
-from ctlib.models.histogram_analogy import HistogramAnalogy
-
-network = HistogramAnalogy.from_pretrained("{name}")
-out = network.recolor(source, reference)  # (B, 3, H, W) sRGB in [0, 1]
+{usage}
 ```
 
 | | |
@@ -44,39 +44,108 @@ out = network.recolor(source, reference)  # (B, 3, H, W) sRGB in [0, 1]
 | **Recipe** | {recipe} |
 | **Training** | {steps:,} steps of {batch} pairs, {side} x {side} pixels each; {seconds:,.0f} s on {device} |
 | **Last loss** | {loss:.5f} (mean since the line before) |
-| **Data** | {count:,} photographs, retouched at random: {sets}; all in [{manifest}](../{manifest}), with SHA-256 |
-| **Never seen** | FiveK's photographs, Deep Photo Style Transfer's, Kodak's, and those that come with the packages |
+| **Data** | {count:,} photographs, {pairs}: {sets}; all in [{manifest}](../{manifest}), with SHA-256 |
+| **Never seen** | {unseen} |
 
-The retouching draws from, among others, a 3D-LUT model that others trained on FiveK's expert C ({luts}), so FiveK is
-unseen as pictures, not as a style.
-
-{metrics}
+{note}{metrics}
 
 **License.** The code is MIT. The photographs are for non-commercial research, each set under its owner's terms (see
 [data/README.md](../../README.md)); use the weights likewise.
 """
 
 
-def describe(record: dict | None, method: str) -> str:
-    if record is None:
-        return "No metrics yet: run `benchmarks/judge_shipped.py`."
-    frame = {}
-    for row in record["rows"]:
-        if row["method"] in (method, "identity"):
-            frame.setdefault((row["kind"], row["method"]), []).append(row)
-    lines = ["| Test | PSNR, dB | CIEDE2000 | ab-histogram distance | edge SSIM |", "|---|---|---|---|---|"]
-    for (kind, name), rows in sorted(frame.items(), key=lambda item: (item[0][0], item[0][1] == method)):
-        means = [
-            f"{sum(values) / len(values):.{digits}f}" if (values := [r[key] for r in rows if key in r]) else "-"
-            for key, digits in (("psnr", 2), ("ciede2000", 2), ("hellinger_ab", 3), ("edge_ssim", 3))
-        ]
-        place = "Deep Photo Style Transfer" if kind == "unpaired" else "FiveK, expert C"
-        who = "these weights" if name == method else "identity"
-        lines.append(f"| {place}, {kind}, {len(rows)} pictures, {who} | {' | '.join(means)} |")
+def scores(record: dict, method: str) -> str:
+    """Numbers of a network that takes a reference picture, from `judge_shipped.json`."""
+    columns = {"psnr": ("PSNR, dB", 2), "ciede2000": ("CIEDE2000", 2), "hellinger_ab": ("ab-histogram distance", 3),
+               "edge_ssim": ("edge SSIM", 3)}  # fmt: skip
+    places = {
+        kind: f"{'Deep Photo Style Transfer' if kind == 'unpaired' else 'FiveK, expert C'}, {kind}"
+        for kind in ("paired", "same edit", "unpaired")
+    }
+    return scored(record, method, columns, places, "judge_shipped")
+
+
+def palette_scores(record: dict, method: str) -> str:
+    """Numbers of a network that takes a palette, from `judge_palettes.json`."""
+    columns = {"palette_distance": ("palette distance, ΔE00", 2), "ab_rmse": ("error of a and b", 2),
+               "ssim_l": ("SSIM of L*", 3)}  # fmt: skip
+    places = {"hue": "Paintings, hues turned", "other": "Paintings, another's palette", "report": "Paintings, orange, "
+              "brown, purple, green"}  # fmt: skip
+    return scored(record, method, columns, places, "judge_palettes")
+
+
+def scored(record: dict, method: str, columns: dict, places: dict[str, str], benchmark: str) -> str:
+    """A table of means beside those of identity, for each kind of case that the method stands in."""
+    lines = [f"| Test | {' | '.join(title for title, _ in columns.values())} |", "|---" * (1 + len(columns)) + "|"]
+    for kind, place in places.items():
+        groups = {name: [row for row in record["rows"] if row["kind"] == kind and row["method"] == name]
+                  for name in ("identity", method)}  # fmt: skip
+        for name, rows in groups.items():
+            if not groups[method]:
+                continue
+            means = [
+                f"{sum(values) / len(values):.{digits}f}" if (values := [r[key] for r in rows if key in r]) else "-"
+                for key, (_, digits) in columns.items()
+            ]
+            who = "these weights" if name == method else "identity"
+            lines.append(f"| {place}, {len(rows)} pictures, {who} | {' | '.join(means)} |")
     side = record["parameters"]["long_side"]
     commit = next((row["commit"] for row in record["rows"] if row["method"] == method), record["commit"])
-    note = f"Measured at {side} px by `benchmarks/judge_shipped.py`, commit {commit}."
-    return "\n".join([*lines, "", note])
+    return "\n".join([*lines, "", f"Measured at {side} px by `benchmarks/{benchmark}.py`, commit {commit}."])
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the card of an architecture says.
+
+    Attributes:
+        usage: code, with the name of the weights in braces.
+        pairs: how photographs became pairs. unseen: data that no training has touched. note: a paragraph after that.
+        loss: the line of the log that is quoted.
+        scores: record and method to a table.
+    """
+
+    usage: str
+    pairs: str
+    unseen: str
+    note: str
+    loss: str
+    scores: Callable[[dict, str], str]
+
+
+KINDS = {
+    "conditioning": Kind(
+        usage="""\
+from ctlib.models.histogram_analogy import HistogramAnalogy
+
+network = HistogramAnalogy.from_pretrained("{name}")
+out = network.recolor(source, reference)  # (B, 3, H, W) sRGB in [0, 1]""",
+        pairs="retouched at random",
+        unseen="FiveK's photographs, Deep Photo Style Transfer's, Kodak's, and those that come with the packages",
+        note="""\
+The retouching draws from, among others, a 3D-LUT model that others trained on FiveK's expert C ({luts}), so FiveK is
+unseen as pictures, not as a style.
+
+""",
+        loss="loss",
+        scores=scores,
+    ),
+    "decoder_norm": Kind(
+        usage="""\
+from ctlib.models.palettenet import PaletteNet
+
+network = PaletteNet.from_pretrained("{name}")
+out = network.recolor(source, palette)  # (B, 3, H, W) sRGB in [0, 1]; {colors} hex colors or (k, 3) CIELAB""",
+        pairs="in two random hues each",
+        unseen="any painting, and the photographs that come with the packages",
+        note="",
+        loss="euclidean",
+        scores=palette_scores,
+    ),
+}
+UNJUDGED = "No metrics yet: run the benchmark that judges it."
+#: sets that the book judges on
+JUDGED = {"photos", "fivek", "dpst", "kodak", "wikiart7", "art_pd"}
 
 
 def main() -> None:
@@ -84,12 +153,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="of the training")
     parser.add_argument("name", help="of the weights, a folder in data/pretrained")
     parser.add_argument("--method", default="", help="key in ctlib.methods.METHODS, to find its numbers in the record")
-    parser.add_argument("--about", default="", help="one paragraph for the card")
-    parser.add_argument("--record", type=Path, help="judge_shipped.json")
+    parser.add_argument("--about", required=True, help="one paragraph for the card: what this network is")
+    parser.add_argument("--record", type=Path, help="judge_shipped.json or judge_palettes.json")
     options = parser.parse_args()
     state = checkpoints.load_state(options.folder / "resume.pt")
     identity, history = state["identity"], state["history"]
-    settings, objective = identity["settings"], identity["objective"]
+    settings, objective, network = identity["settings"], identity["objective"], identity["network"]
+    kind = next(kind for option, kind in KINDS.items() if option in network)
     if state["step"] != settings["steps"]:
         raise SystemExit(
             f"{options.folder}: stopped at step {state['step']} of {settings['steps']}; let it finish first"
@@ -100,8 +170,8 @@ def main() -> None:
         with replacing(target / file) as temporary:
             temporary.write_bytes((options.folder / file).read_bytes())
 
-    files = json.loads(identity["data"])
-    if seen := {name.partition("-")[0] for name in files} & {"photos", "fivek", "dpst", "kodak"}:
+    files = {name: digest for name, digest in json.loads(identity["data"]).items() if name != "palettes"}
+    if seen := {name.partition("-")[0] for name in files} & JUDGED:
         raise SystemExit(f"{options.folder}: trained on {', '.join(seen)}, which the book judges on; nothing shipped")
     # the place in the cache, "00012 ", is no part of a photograph's name
     rows = sorted((re.sub(r"/\d{5} ", "/", name), digest) for name, digest in files.items())
@@ -117,8 +187,9 @@ def main() -> None:
     weights = checkpoints.load_weights(target / checkpoints.WEIGHTS)
     card = CARD.format(
         name=options.name,
-        about=options.about or "See notebooks/20_train_histogram_analogy for what this network is.",
-        network=", ".join(f"{key} = {value}" for key, value in identity["network"].items()),
+        about=options.about,
+        usage=kind.usage.format(name=options.name, **network),
+        network=", ".join(f"{key} = {value}" for key, value in network.items()),
         parameters=sum(value.numel() for value in weights.values()),
         recipe=", ".join(f"{key} = {value}" for key, value in {**objective, **settings}.items() if key != "luts"),
         steps=settings["steps"],
@@ -126,12 +197,14 @@ def main() -> None:
         side=objective["side"],
         seconds=seconds,
         device="{device} ({machine}), {threads} thread(s), torch {torch}".format(**identity["environment"]),
-        loss=history[-1]["loss"],
+        loss=history[-1][kind.loss],
+        pairs=kind.pairs,
+        unseen=kind.unseen,
+        note=kind.note.format(luts="it was at hand" if objective.get("luts") else "it was not at hand here"),
         count=len(files),
         sets=", ".join(sorted({name.partition("/")[0].rpartition("-")[0] for name in files})),
         manifest=manifest,
-        luts="it was at hand" if objective.get("luts") else "it was not at hand here",
-        metrics=describe(json.loads(options.record.read_text()) if options.record else None, options.method),
+        metrics=kind.scores(json.loads(options.record.read_text()), options.method) if options.record else UNJUDGED,
     )
     with replacing(target / "README.md") as temporary:
         temporary.write_text(card, encoding="utf-8")
