@@ -21,6 +21,7 @@ from torch import Tensor
 from ctlib import color, images, methods, metrics, ops
 from ctlib.classical.extraction import bin_colors, from_hex, to_rgb
 from ctlib.data.palettes import palette_of
+from ctlib.models.palettenet import PaletteNet
 
 #: dark to light; the report names them and does not say which shades
 REPORT = ("#7b2d8b", "#8b4513", "#2e8b3d", "#ff8c1a")
@@ -164,18 +165,30 @@ def response(recolor: Recolor, source: Tensor, palette: Tensor) -> dict[str, flo
 
     Returns:
         `response`: mean distance of the two results in a\* and b\*, divided by that of the answers: 1 is right, 0 is
-        deaf. `ab_rmse`: from the answers. `lightness`: the largest change of L\* where no channel was clipped.
-        `clipped`: share of the other pixels.
+        deaf. `ab_rmse`: from the answers.
     """
     answers = [turn(source, palette, shift) for shift in (1 / 3, 2 / 3)]
     made = torch.cat([recolor(source, wish) for _, wish in answers])
     results, truths = color.rgb_to_lab(made), color.rgb_to_lab(torch.cat([truth for truth, _ in answers]))
     far = [(lab[0] - lab[1])[1:].norm(dim=0).mean().item() for lab in (results, truths)]
-    changed = (results[:, 0] - color.rgb_to_lab(source)[:, 0]).abs()
-    inside = ((made > 0) & (made < 1)).all(1)
-    return {
-        "response": far[0] / far[1],
-        "ab_rmse": (results - truths)[:, 1:].square().mean().sqrt().item(),
-        "lightness": changed[inside].max().item() if inside.any() else 0.0,
-        "clipped": 1 - inside.double().mean().item(),
-    }
+    return {"response": far[0] / far[1], "ab_rmse": (results - truths)[:, 1:].square().mean().sqrt().item()}
+
+
+def lightness_kept(network: PaletteNet, source: Tensor, palette: Tensor) -> dict[str, float]:
+    r"""How far an 8-bit result is from its source in L\*, where sRGB can show what the network asks for.
+
+    Args:
+        network: in evaluation mode.
+        source: `(1, 3, H, W)` sRGB in [0, 1], sides divisible by 16. palette: the wish, `(k, 3)` CIELAB.
+
+    Returns:
+        `change`: the largest one. `outside`: share of the pixels whose color no screen can show.
+    """
+    lab = color.rgb_to_lab(source.double())
+    with torch.no_grad():
+        wanted = network.transfer(lab.float(), network.ordered(palette).T[None].float()).double()
+    rgb = color.lab_to_rgb(wanted, clip=False)
+    inside = ((rgb - 0.5).abs() <= 0.5).all(1) & ((color.rgb_to_lab(rgb.clamp(0, 1)) - wanted).norm(dim=1) < 0.1)
+    shown = color.rgb_to_lab(images.to_tensor(images.to_uint8(rgb.clamp(0, 1))).double())
+    change = (shown - lab)[:, 0].abs()[inside]
+    return {"change": change.max().item() if len(change) else 0.0, "outside": 1 - inside.double().mean().item()}

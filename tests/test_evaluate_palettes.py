@@ -3,11 +3,24 @@
 import numpy as np
 import pytest
 import torch
+from skimage.color import lab2rgb, rgb2lab
 
 from ctlib import color, evaluate_palettes, images
 from ctlib.classical.extraction import from_hex
 from ctlib.data import photos
-from ctlib.evaluate_palettes import COLUMNS, areas, cases, judge, measure, response, stripes, summary, turn
+from ctlib.evaluate_palettes import (
+    COLUMNS,
+    areas,
+    cases,
+    judge,
+    lightness_kept,
+    measure,
+    response,
+    stripes,
+    summary,
+    turn,
+)
+from ctlib.models.palettenet import PaletteNet
 
 BLOCKS = ["#402010", "#806040", "#c0a080"]
 
@@ -101,5 +114,17 @@ def test_the_response():
     right = response(lambda picture, wish: next(turned), source, palette)
     assert right["response"] == pytest.approx(1) and right["ab_rmse"] == pytest.approx(0, abs=1e-4)
     deaf = response(lambda picture, wish: picture, source, palette)
-    assert deaf["response"] == pytest.approx(0, abs=1e-6) and deaf["ab_rmse"] > 5 and deaf["lightness"] == 0 and deaf["clipped"] == 0
-    assert response(lambda picture, wish: torch.ones_like(picture), source, palette)["clipped"] == 1
+    assert deaf["response"] == pytest.approx(0, abs=1e-6) and deaf["ab_rmse"] > 5
+
+
+@pytest.mark.filterwarnings("ignore:.*negative Z")
+def test_lightness_is_kept_where_a_screen_can_show_the_color():
+    torch.manual_seed(0)
+    network = PaletteNet(3, "film", "tiny").eval()
+    source = images.to_tensor(images.resize(photos.load("coffee"), 64))[:, :, :32, :64]
+    found = lightness_kept(network, source, from_hex(BLOCKS))
+    assert 0 < found["change"] < 0.5 and 0 < found["outside"] < 1
+    asked = network.transfer(color.rgb_to_lab(source), from_hex(BLOCKS).T[None].float())
+    peer = rgb2lab(lab2rgb(asked[0].detach().permute(1, 2, 0).double().numpy()))[..., 0]  # its L* after clipping
+    moved = np.abs(peer - color.rgb_to_lab(source.double())[0, 0].numpy()) > 0.1
+    assert moved.mean() <= found["outside"] + 1e-9

@@ -17,12 +17,14 @@ from skimage.metrics import structural_similarity
 
 from ctlib import methods, paths
 from ctlib.classical.statistics import in_pieces
+from ctlib.data.palettes import palette_of
 from ctlib.distinct import distinct, repaint
 from ctlib.methods import METHODS
 
 EVERY = pytest.mark.parametrize("name", METHODS)
 GLOBAL = [name for name, method in METHODS.items() if method.fit and method.finish is None]
 LEARNED = [name for name, method in METHODS.items() if method.family == "learned"]
+PALETTENETS = [name for name, method in METHODS.items() if method.colors]
 #: what these do depends on draws or on bins that a rounding error can tip; the others are exact
 ROUGH = {"swatch", "swatch_seed", "idt", "idt_regrain", "sliced_ot"}
 
@@ -101,7 +103,7 @@ def test_the_mean_color_comes_near_the_reference(name):
     before, after = ((image.mean((2, 3)) - reference.mean((2, 3))).abs().mean() for image in (source, result))
     if name == "identity":
         assert torch.equal(result, source)
-    elif name in ("swatch_seed", "analogy_tile"):  # published ones: the first stretches, the second hardly listens
+    elif name in ("swatch_seed", "analogy_tile", *PALETTENETS):  # stretches; hardly listens; keep every lightness
         assert (result - source).abs().mean() > 0.01
     else:
         slow = METHODS[name].family in ("palette", "learned") or name == "swatch"
@@ -254,7 +256,7 @@ def test_a_palette_method_recolors_a_batch_picture_by_picture():
 # ---- palettes, options, LUTs
 
 
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.family == "palette"])
+@pytest.mark.parametrize("name", [name for name, one in METHODS.items() if one.family == "palette" and one.fit])
 def test_a_palette_instead_of_a_reference(name):
     result = methods.recolor(name, tensor(SOURCE), None, PALETTE)
     is_picture(result, tensor(SOURCE))
@@ -274,6 +276,35 @@ def test_a_network_takes_a_palette_and_no_options(name):
     for call in (methods.fit, methods.fit_uint8):
         with pytest.raises(ValueError, match=f"{name} is a network .* use recolor"):
             call(name, *((SOURCE, REFERENCE) if call is methods.fit_uint8 else (tensor(SOURCE), tensor(REFERENCE))))
+
+
+@pytest.mark.parametrize("name", PALETTENETS)
+def test_a_network_that_takes_palettes(name):
+    count, source = METHODS[name].colors, tensor(SOURCE)
+    wanted = palette_of(REFERENCE, count)
+    result = methods.recolor(name, source, tensor(REFERENCE))
+    assert torch.equal(result, methods.recolor(name, source, None, wanted))  # a reference stands for its palette
+    assert torch.equal(result, methods.recolor(name, source, None, wanted.flip(0)))  # sorted, whatever the order
+    assert (result - source).abs().mean() > 0.01
+    with pytest.raises(ValueError, match=f"palette: this network takes {count} colors, got 3"):
+        methods.recolor(name, source, None, PALETTE)
+    with pytest.raises(ValueError, match="hex color: expected six digits such as '#aabbcc', got '#12345'"):
+        methods.recolor(name, source, None, ["#12345"] * count)
+    repeated = methods.recolor(name, source, None, ["#ff0000"] * count)
+    assert ((repeated >= 0) & (repeated <= 1)).all()
+    far = torch.tensor([[50.0, 500, -500]] * count)  # no color that sRGB shows: clipped to one that it does
+    assert torch.isfinite(methods.recolor(name, source, None, far)).all()
+    labels = (torch.zeros(source.shape[2:]).long(), torch.zeros(*REFERENCE.shape[:2]).long())
+    with pytest.raises(ValueError, match=f"labels: {name} sees its reference as a palette, which has no regions"):
+        methods.recolor(name, source, tensor(REFERENCE), labels=labels)
+    with pytest.raises(ValueError, match="one reference a source, got 2 and 1"):
+        methods.recolor(name, torch.cat([source, source]), tensor(REFERENCE))
+    with pytest.raises(ValueError, match=f"{name} has no option 'k'"):
+        methods.recolor(name, source, tensor(REFERENCE), k=3)
+    for size in ((1, 1), (3, 50), (33, 17)):
+        assert methods.recolor(name, source[..., : size[0], : size[1]], None, wanted).shape[2:] == size
+    gray = source.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    assert torch.isfinite(methods.recolor(name, gray, None, wanted)).all()
 
 
 def test_options_reach_the_method():
@@ -319,6 +350,7 @@ def test_the_ids_are_those_that_results_are_stored_under():
         *["identity", "mean_std_rgb", "reinhard_lalphabeta", "reinhard_lab", "swatch_seed", "swatch", "cholesky"],
         *["square_root", "mkl_rgb", "mkl_lab", "xiao_ma", "histogram_rgb", "histogram_lab", "hm_mkl_hm", "idt"],
         *["idt_regrain", "sliced_ot", "chang", "chang_demo", "chang_bz"],
+        *["palettenet_instance", "palettenet", "palettenet_4", "palettenet_adversarial"],
         *["analogy_tile", "analogy_no_norm", "analogy_film", "analogy", "analogy_distilled"],
     ]
     families = {"baseline", "statistics", "distribution", "palette", "learned"}

@@ -33,7 +33,7 @@ ROOMS = (
     ("regionwise", "enlarge"),
     ("models", "losses"),
     ("data", "methods"),
-    ("evaluate",),
+    ("evaluate", "evaluate_palettes"),
     ("figures",),
     ("train", "watch"),
     ("recipes",),
