@@ -141,7 +141,8 @@ def train(
             values[name] = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ValueError(f"not YAML: {error}") from error
-    for name in ("case_side", "dataset", "processes", "long_side", "sizes"):  # a notebook's own, none of the training's business
+    # a notebook's own, none of the training's business
+    for name in ("case_side", "dataset", "processes", "long_side", "sizes"):
         values.pop(name, None)
     _, history = module.run(folder, **values)
     if int(os.environ.get("RANK", 0)) == 0:  # several processes have one result
