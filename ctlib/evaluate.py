@@ -16,12 +16,13 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from ctlib import images, methods, metrics, paths, regionwise, segment
-from ctlib.data import augment, camvid, fivek, photos, splits
+from ctlib.data import augment, camvid, coco, fivek, photos, splits
 from ctlib.data.registry import DataError
 
 
@@ -135,18 +136,20 @@ def labelled_cases(dataset: str, long_side: int = 256, limit: int = 40) -> list[
 
     Args:
         dataset: `"dpst"`, the pairs of `folder_cases`, whose regions are `segmentation/inNN.png` and `tarNN.png`, equal
-            colors partners; or `"camvid"`, streets at dusk towards streets by day, of the test split.
+            colors partners; `"camvid"`, streets at dusk towards streets by day, of the test split; or `"coco"`, each
+            picture with the next one that shows two things or more of the same kind, see `ctlib.data.coco.labelled`.
         long_side: pixels; the photographs are scaled down to it.
         limit: at most so many, the first ones.
 
     Raises:
         ValueError: unknown name. DataError: no such pairs there, or one without its regions.
     """
-    if dataset not in ("dpst", "camvid"):
-        raise ValueError(f"unknown dataset {dataset!r}; with regions that people drew: dpst, camvid")
+    readers = {"dpst": _dpst_labelled, "camvid": _camvid_labelled, "coco": _coco_labelled}
+    if dataset not in readers:
+        raise ValueError(f"unknown dataset {dataset!r}; with regions that people drew: {', '.join(readers)}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the maps are larger than the pictures here, and dpst's went through JPEG
-        return (_dpst_labelled if dataset == "dpst" else _camvid_labelled)(long_side, limit)
+        return readers[dataset](long_side, limit)
 
 
 def _dpst_labelled(long_side: int, limit: int) -> list[Labelled]:
@@ -173,6 +176,26 @@ def _camvid_labelled(long_side: int, limit: int) -> list[Labelled]:
             segment.given(item["labels"], rgb.shape[2:], names=names) for item, rgb in zip(items, pictures, strict=True)
         ]
         cases.append(_labelled(Case(items[0]["name"], "unpaired", *pictures, None), *regions))
+    return cases
+
+
+def _coco_labelled(long_side: int, limit: int) -> list[Labelled]:
+    cases, waiting = [], []
+    for name, image, labels, names in coco.labelled():
+        if len(cases) == limit:
+            break
+        shown = set(np.unique(labels).tolist()) - {0}
+        partner = next((other for other in waiting if len(shown & other[1]) >= 2), None)
+        rgb = images.to_tensor(images.resize(image, long_side))
+        regions = segment.given(labels, rgb.shape[2:], names=names)
+        if partner is None:
+            waiting.append((name, shown, rgb, regions))
+            continue
+        waiting.remove(partner)
+        first, _, source, own = partner
+        cases.append(_labelled(Case(first, "unpaired", source, rgb, None), own, regions))
+    if not cases:
+        raise DataError("coco: no two pictures show two things of the same kinds; fetch more of it")
     return cases
 
 

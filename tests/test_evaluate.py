@@ -160,5 +160,32 @@ def test_streets_at_dusk_go_with_streets_by_day(tmp_path, monkeypatch):
     ((case, maps),) = evaluate.labelled_cases("camvid", 16)
     assert case.name == "0001TP_008550" and case.source.mean() < case.reference.mean()
     assert all(one.unique().tolist() == [-1, 0, 1] for one in maps), "what has no label has no partner"
-    with pytest.raises(ValueError, match="unknown dataset 'coco'; with regions that people drew: dpst, camvid"):
-        evaluate.labelled_cases("coco")
+    with pytest.raises(ValueError, match="unknown dataset 'ade'; with regions that people drew: dpst, camvid, coco"):
+        evaluate.labelled_cases("ade")
+
+
+def test_pictures_of_the_same_things_go_together(tmp_path, monkeypatch):
+    monkeypatch.setenv("CTLIB_DATA", str(tmp_path))
+    root = tmp_path / "coco"
+    shown = {"a": (1, 7, 0), "b": (1, 9, 0), "c": (9, 1, 7), "d": (1, 9, 2), "gray": (1, 7, 9)}
+    for number, (name, labels) in enumerate(shown.items()):
+        for folder in ("images", "masks"):
+            (root / folder / "val").mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 200, (24, 30, 3), dtype=np.uint8)
+        noise = noise[..., :1].repeat(3, 2) if name == "gray" else noise
+        images.write(root / "images" / "val" / f"{name}.png", noise)
+        (root / "images" / "val" / f"{name}.png").rename(root / "images" / "val" / f"{name}.jpg")
+        Image.fromarray(np.repeat(np.array(labels, np.uint8), 10)[None].repeat(24, 0)).save(
+            root / "masks" / "val" / f"{name}.png"
+        )
+    with pytest.raises(RuntimeError, match=r"semantic_classes\.json is missing"):
+        evaluate.labelled_cases("coco", 30)
+    (root / "semantic_classes.json").write_text('{"1": "person", "2": "dog", "7": "train", "9": "boat"}')
+    found = evaluate.labelled_cases("coco", 30)
+    assert [case.name for case, _ in found] == ["a", "b"]  # a with c, which both show 1 and 7; b with d
+    (case, (own, other)), _ = found
+    assert own.shape == case.source.shape[2:] and own[0, 0] == other[0, 15] >= 0 and own[0, 15] == other[0, 25] >= 0
+    assert own[0, 25] == -1, "what has no label has no partner"
+    (root / "semantic_classes.json").write_text("[1, 2]")
+    with pytest.raises(RuntimeError, match="does not name category ids"):
+        evaluate.labelled_cases("coco", 30)

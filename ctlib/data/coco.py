@@ -1,7 +1,7 @@
 """COCO: everyday photographs with outlined objects of 80 categories (Lin et al., ECCV 2014)."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +85,39 @@ class Coco:
             "categories": sorted(self.categories[key] for key in self._shown(entry["id"])),
             "license": self.licenses.get(entry.get("license"), "unknown"),
         }
+
+
+def labelled(root: str | Path | None = None) -> Iterator[tuple[str, np.ndarray, np.ndarray, list[str]]]:
+    """Pictures in color with a label for each pixel, in a fixed order.
+
+    Where a folder `masks` lies beside `images` (gray PNG of category ids, panoptic ones as well, named by
+    `semantic_classes.json`), it is taken; else the objects of the official `val2017`.
+
+    Yields:
+        Name, picture uint8 `(H, W, 3)`, labels uint8 `(h, w)`, and the name of each label from 0, which is
+        `"unlabeled"`.
+
+    Raises:
+        DataError: neither layout is there.
+    """
+    folder = registry.get("coco").root(root)
+    if not (folder / "masks").is_dir():
+        objects = Coco(root, drop_gray=True)
+        names = [objects.categories.get(number, "unlabeled") for number in range(256)]
+        for item in objects:
+            yield item["name"], item["image"], item["labels"], names
+        return
+    path = files.need("coco", folder / "semantic_classes.json")
+    try:
+        known = {int(key): str(name) for key, name in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (ValueError, AttributeError) as error:
+        raise registry.get("coco").error(f"{path} does not name category ids ({error})") from error
+    names = [known.get(number, "unlabeled") for number in range(256)]
+    for mask in sorted((folder / "masks").rglob("*.png")):
+        picture = folder / "images" / mask.relative_to(folder / "masks").with_suffix(".jpg")
+        image = images.read(files.need("coco", picture))
+        if not is_gray(image):
+            yield mask.stem, image, np.asarray(Image.open(mask)), names
 
 
 def label_map(annotations: Iterable[dict], height: int, width: int) -> np.ndarray:
