@@ -109,6 +109,20 @@ def test_graph_of_the_repository_targets_every_notebook():
     assert all("ctlib/results.py" in node.modules for node in graph.scan().values())
 
 
+def test_each_point_of_the_sweep_is_a_job_of_its_own():
+    """Twelve trainings side by side, with the values that the notebook's cell and its profile give."""
+    target = "_build/quick/executed/32_sweep_hyperparameters.ipynb"
+    done = snakemake(ROOT, "--dry-run", "--forceall", target)
+    assert done.returncode == 0, done.stderr
+    outputs = re.findall(r"output: _build/quick/sweep/(\S+)\.json", done.stdout + done.stderr)
+    wanted = {
+        f"lr{lr}-batch{batch}-shuffle{s}" for lr in (0.01, 0.0002) for batch in (8, 16, 32) for s in (True, False)
+    }
+    assert len(outputs) == 12 and set(outputs) == wanted
+    values = graph.values("32_sweep_hyperparameters", "gpu")
+    assert values["variant"] == "yongzx" and values["seeds"] == 3 and values["lrs"] == [0.01, 0.0002]
+
+
 @pytest.mark.parametrize("profile", ["quick", "gpu", "paper"])
 def test_profiles_of_the_repository_name_only_known_parameters(profile):
     if profile == "quick" or (ROOT / "notebooks/profiles" / profile).is_dir():
