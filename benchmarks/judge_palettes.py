@@ -22,8 +22,8 @@ FOUR = ["palettenet_4"]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sets", nargs="+", default=["wikiart7", "art_pd"], help="folders of paintings in $CTLIB_DATA")
-    parser.add_argument("--limit", type=int, default=20, help="paintings of each folder in a set, the first ones")
-    parser.add_argument("--long-side", type=int, default=224, help="pixels")
+    parser.add_argument("--limit", type=int, default=12, help="paintings of each folder in a set, the first ones")
+    parser.add_argument("--long-side", type=int, default=512, help="pixels; smaller paintings stay as they are")
     parser.add_argument("--continued", help="weights of a second stage without the adversary")
     chosen = parser.parse_args()
     run = results.start("judge_palettes", sets=chosen.sets, limit=chosen.limit, long_side=chosen.long_side)
