@@ -55,8 +55,8 @@ class Transformer(nn.Module):
     """Layers of attention between encoder and decoder, where all of the picture and both histograms meet.
 
     The cells of the coarsest grid are tokens. In each layer they look at each other, and then at two more tokens, what
-    the histograms of source and reference say. No norm over the picture follows that could remove it, so even with
-    tiled codes the histograms are heard. With several regions there are two such tokens each, and a cell looks at them
+    the histograms of source and reference say. The decoder's norms remove from that what is the same in all cells; what
+    a cell made of it by its own question stays, so even with tiled codes the histograms are heard. With several regions there are two such tokens each, and a cell looks at them
     by as much as it lies in the region: logarithms of its weights are added before the softmax. Regions that all say
     the same are then the same as one.
 
