@@ -56,9 +56,9 @@ class Transformer(nn.Module):
 
     The cells of the coarsest grid are tokens. In each layer they look at each other, and then at two more tokens, what
     the histograms of source and reference say. The decoder's norms remove from that what is the same in all cells; what
-    a cell made of it by its own question stays, so even with tiled codes the histograms are heard. With several regions there are two such tokens each, and a cell looks at them
-    by as much as it lies in the region: logarithms of its weights are added before the softmax. Regions that all say
-    the same are then the same as one.
+    a cell made of it by its own question stays, so even with tiled codes the histograms are heard. With several regions
+    there are two such tokens each, and a cell looks at them by as much as it lies in the region: logarithms of its
+    weights are added before the softmax. Regions that all say the same are then the same as one.
 
     A depthwise convolution at the head of each layer tells where the cells are (conditional positional encoding, Chu et
     al. 2021): it has no size, so neither has the network.
