@@ -117,6 +117,6 @@ def agreement(rows: Sequence[dict], number: str) -> list[float]:
 
 
 def shuffling(rows: Sequence[dict]) -> pd.Series:
-    """Validation loss with shuffling less that without, a value for each learning rate, batch size and seed."""
+    """Validation loss with shuffling over that without, a value for each learning rate, batch size and seed."""
     values = pd.DataFrame(rows).pivot_table(index=["lr", "batch", "seed"], columns="shuffle", values="validation")
-    return (values[True] - values[False]).dropna()
+    return (values[True] / values[False]).dropna()

@@ -13,6 +13,28 @@ OPTIONS = {"sets": ["photos"], "size": 32, "side": 32, "crop": 1.0, "colors": 4,
 OPTIONS |= {"decoder_norm": "none"}
 
 
+def test_comparisons_of_a_table():
+    rows = [
+        {
+            "method": f"{lr} {shuffle}",
+            "lr": lr,
+            "batch": 8,
+            "shuffle": shuffle,
+            "seed": seed,
+            "validation": v + seed,
+            "last_batch": w,
+        }
+        for lr, shuffle, v, w in ((0.1, True, 4, 1), (0.1, False, 2, 2), (0.2, True, 9, 3), (0.2, False, 3, 4))
+        for seed in (0, 1)
+    ]
+    mean, spread = sweep.means([row | {"epoch_mean": 0} for row in rows])
+    assert mean.loc["0.1 True", "validation"] == 4.5 and spread.loc["0.1 True", "validation"] == pytest.approx(0.5**0.5)
+    rows = [row | {"epoch_mean": 0} for row in rows]
+    assert sweep.agreement(rows, "last_batch") == pytest.approx([0.0, 0.0])
+    assert sweep.agreement(rows, "validation") == pytest.approx([1, 1])
+    assert sweep.shuffling(rows).tolist() == pytest.approx([2, 5 / 3, 3, 10 / 4])
+
+
 def test_the_grid_is_the_reports():
     found = sweep.points([0.01, 0.0002], [8, 16, 32], [True, False])
     assert found == list(sweep.REPORT) and len(set(map(sweep.name_of, found))) == 12
