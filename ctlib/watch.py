@@ -47,10 +47,12 @@ class Watch:
                 self.board.add_histogram(name, weight.detach().float().cpu(), step)
         if looked and samples:
             device = next(network.parameters()).device
+            before = {module: module.training for module in network.modules()}
             network.eval()
             with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
                 self.board.add_image("samples", samples(network), step)
-            network.train()
+            for module, mode in before.items():  # a part that is frozen stays in evaluation mode
+                module.training = mode
         self.board.flush()
 
     def close(self) -> None:

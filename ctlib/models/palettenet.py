@@ -12,7 +12,7 @@ enters is `decoder_norm`:
 - `"film"`: no repetition; a small perceptron of the palette scales and shifts the features after each norm
   (feature-wise linear modulation, Perez et al. 2018).
 
-The paper's own code was never published. Its re-implementations agree on the graph and differ in the rest, see
+No code of the paper's authors was found. Its re-implementations agree on the graph and differ in the rest, see
 `LAYOUTS`. Where they scale colors each in its own way, this network uses the book's, `to_unit`.
 
 Source: Cho, Yun, Lee, Choi, PaletteNet: Image Recolorization with Given Color Palette, CVPR Workshops 2017.

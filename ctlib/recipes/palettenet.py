@@ -263,7 +263,7 @@ def run(
     forget: float = 0.0,
     **settings,
 ) -> tuple[PaletteNet, list[dict]]:
-    """One training from its options, all plain values; the defaults are those that implementations agree on.
+    """One training from its options, all plain values; the defaults are those that most implementations share.
 
     Args:
         folder: see `ctlib.train.fit`; a run that was interrupted there goes on.
@@ -286,6 +286,20 @@ def run(
     own = {"colors": colors, "decoder_norm": decoder_norm, "variant": variant}
     own |= {"init": init, "dropout": dropout, "bug_compat": bug_compat}
     settings = parse_settings(also=histogram_analogy.options_of(run), **{"lr": 2e-4, "batch": 12} | settings)
+    flags = {"adversary": adversary, "saturation": saturation, "bug_compat": bug_compat}
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name}: expected true or false, got {value!r}")
+    for name, value in (("size", size), ("side", side)):
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError(f"{name}: expected a whole number, got {value!r}")
+    chosen = {"adversary": adversary, "fidelity": fidelity, "discriminator": discriminator, "norms": norms}
+    chosen |= {"forget": forget}
+    for name, value in chosen.items() if not begin or not adversary else ():
+        usual = inspect.signature(run).parameters[name].default
+        if value != usual and not (begin and name == "adversary"):
+            needs = "an adversary; leave it out" if begin else "stage 2; name in begin the weights to start from"
+            raise ValueError(f"{name}: {value!r} belongs to {needs}")
     if size < side:
         raise ValueError(f"size, side: squares of {side} pixels are not to be had from {size}")
     if begin:

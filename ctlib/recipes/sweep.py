@@ -2,7 +2,8 @@
 
 The report took the loss of the *last mini-batch* of the fifth epoch for the result of a training, from one seed, on
 training pictures. Here each point of the grid is trained with several seeds, and for each training three numbers are
-kept: that one, the mean over the last epoch, and the mean over pictures that were not trained on.
+kept: that one (of a full batch; the report's last one had what was left), the mean over the last epoch, and the mean
+over pictures that were not trained on.
 
 Taught in: notebooks/32_sweep_hyperparameters.
 """
@@ -15,6 +16,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from ctlib.recipes import palettenet
+from ctlib.settings import parse_settings
 
 #: what is measured of a training, all of the same loss
 NUMBERS = ("last_batch", "epoch_mean", "validation")
@@ -46,7 +48,21 @@ REPORT = {
 
 
 def points(lrs: Sequence[float], batches: Sequence[int], shuffles: Sequence[bool]) -> list[Point]:
-    """Every combination, in the order of the report's table."""
+    """Every combination, in the order of the report's table.
+
+    Raises:
+        ValueError: an empty list, or a value that is none.
+    """
+    for name, values in (("lrs", lrs), ("batches", batches), ("shuffles", shuffles)):
+        if not values:
+            raise ValueError(f"{name}: is empty; give at least one value")
+    for shuffle in shuffles:
+        if not isinstance(shuffle, bool):
+            raise ValueError(f"shuffles: expected true or false, got {shuffle!r}")
+    for batch in batches:
+        if type(batch) is not int or batch < 1:
+            raise ValueError(f"batches: expected whole numbers from 1 on, got {batch!r}")
+    lrs = [parse_settings(steps=1, lr=lr).lr for lr in lrs]
     return [Point(lr, batch, shuffle) for lr in lrs for batch in batches for shuffle in shuffles]
 
 
@@ -77,6 +93,9 @@ def train(
     Raises:
         ValueError, DataError, TrainingError: see `ctlib.recipes.palettenet.run`.
     """
+    for name, value, least in (("epochs", epochs, 1), ("epoch", epoch, 0), ("seeds", seeds, 1)):
+        if type(value) is not int or value < least:
+            raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
     common = {name: options[name] for name in ("data", "sets", "size", "colors", "palettes") if name in options}
     count = epoch or len(palettenet.pictures(**common, part="train"))
     held_out = palettenet.pictures(**common, part="val")

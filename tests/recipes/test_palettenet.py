@@ -229,6 +229,35 @@ def test_a_seed_says_it_all(tmp_path, caches):
     assert not all(map(torch.equal, states[0].values(), states[2].values()))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fidelity": 1.0}, "fidelity: 1.0 belongs to stage 2; name in begin"),
+        ({"discriminator": "flat"}, "discriminator: 'flat' belongs to stage 2"),
+        ({"adversary": False}, "adversary: False belongs to stage 2"),
+        (
+            {"begin": "palettenet-film-4-tiny", "adversary": False, "norms": "all"},
+            "norms: 'all' belongs to an adversary",
+        ),
+        ({"saturation": "maybe"}, "saturation: expected true or false, got 'maybe'"),
+        ({"side": 32.0}, "side: expected a whole number, got 32.0"),
+        ({"size": "abc"}, "size: expected a whole number, got 'abc'"),
+    ],
+)
+def test_options_that_lead_nowhere_are_refused(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        recipe.run(tmp_path / "run", **{"steps": 1} | options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_frozen_encoder_stays_frozen_while_it_is_looked_at(tmp_path, caches):
+    recipe.run(tmp_path / "one", **SMALL | {"steps": 1, "variant": "yongzx", "colors": 4})
+    stage = SMALL | {"begin": str(tmp_path / "one"), "steps": 3}
+    blind, _ = recipe.run(tmp_path / "blind", **stage)
+    seen, _ = recipe.run(tmp_path / "seen", sample_every=1, **stage)
+    assert all(map(torch.equal, blind.state_dict().values(), seen.state_dict().values()))
+
+
 def test_stage_2_without_an_adversary(tmp_path, caches):
     recipe.run(tmp_path / "one", **NET | SMALL | {"steps": 1})
     options = SMALL | {"begin": str(tmp_path / "one"), "adversary": False, "steps": 1}

@@ -13,6 +13,26 @@ OPTIONS = {"sets": ["photos"], "size": 32, "side": 32, "crop": 1.0, "colors": 4,
 OPTIONS |= {"decoder_norm": "none"}
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: sweep.points([], [8], [True]), "lrs: is empty"),
+        (lambda: sweep.points([0.1], [0], [True]), "batches: expected whole numbers from 1 on, got 0"),
+        (lambda: sweep.points([0.1], [8], ["yes"]), "shuffles: expected true or false, got 'yes'"),
+        (lambda: sweep.points(["fast"], [8], [True]), "lr: expected a positive number, got 'fast'"),
+        (
+            lambda: sweep.train(Point(0.1, 8, True), None, seeds=0),
+            "seeds: expected a whole number of at least 1, got 0",
+        ),
+        (lambda: sweep.train(Point(0.1, 8, True), None, epochs=0), "epochs: expected a whole number of at least 1"),
+        (lambda: sweep.train(Point(0.1, 8, True), None, epoch=-5), "epoch: expected a whole number of at least 0"),
+    ],
+)
+def test_a_grid_that_is_none_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
 def test_comparisons_of_a_table():
     rows = [
         {
