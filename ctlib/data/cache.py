@@ -13,6 +13,7 @@ from filelock import FileLock
 from PIL import Image
 
 from ctlib import images
+from ctlib.atomic import replacing
 from ctlib.data.registry import DataError
 
 BLOCK = 64  # pictures between two points from which an interrupted build can go on
@@ -98,6 +99,39 @@ def build(
             if cached := _fresh(folder, key):
                 return cached
             _fill(sources, folder, size, fit, key, progress)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{folder}: cannot write the cache ({reason}); make room or check the rights") from error
+    return Cache(folder)
+
+
+def keep(pictures: np.ndarray, names: list[str], folder: str | Path) -> Cache:
+    """A cache of pictures that are in memory already, as those of ArtBench's batches.
+
+    Args:
+        pictures: uint8 `(N, H, W, 3)`. names: one a picture.
+        folder: gets `images.npy` and `index.json`; what is there is kept if it holds the same pictures.
+
+    Raises:
+        ValueError: another type or shape, or not one name a picture. DataError: it cannot be written.
+    """
+    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[3] != 3 or len(names) != len(pictures):
+        raise ValueError(
+            f"cache: expected uint8 (N, H, W, 3) and N names, got {pictures.dtype} {pictures.shape}, {len(names)} names"
+        )
+    folder, digests = Path(folder), [hashlib.sha256(picture.tobytes()).hexdigest() for picture in pictures]
+    key = hashlib.sha256(json.dumps([list(pictures.shape[1:3]), names, digests]).encode()).hexdigest()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "lock"):
+            if cached := _fresh(folder, key):
+                return cached
+            (folder / "index.json").unlink(missing_ok=True)  # as in `build`
+            with replacing(folder / "images.npy") as temporary, open(temporary, "wb") as file:
+                np.save(file, pictures)
+            index = {"key": key, "size": list(pictures.shape[1:3]), "names": names, "sha256": digests}
+            with replacing(folder / "index.json") as temporary:
+                temporary.write_text(json.dumps(index), encoding="utf-8")
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"{folder}: cannot write the cache ({reason}); make room or check the rights") from error

@@ -115,7 +115,8 @@ class Players(nn.Module):
     def __init__(self, generator: PaletteNet, discriminator: Discriminator, **options):
         super().__init__()
         self.generator, self.discriminator = generator, discriminator
-        self._hub_mixin_config = dict(generator._hub_mixin_config) | options
+        judge = {f"discriminator_{name}": value for name, value in options.items()}
+        self._hub_mixin_config = dict(generator._hub_mixin_config) | judge
 
     def forward(self, view: Tensor, palette: Tensor) -> Tensor:
         return self.generator(view, palette)
@@ -186,21 +187,28 @@ def pictures(
 
     Args:
         data: `"photos"`, pictures of `sets`, see `ctlib.recipes.histogram_analogy.caches`: 80 % train, 10 % validate,
-            10 % test; or `"artbench"`, ArtBench-10 in its 256-pixel edition: its own test split is the test, and 10 %
-            of its train split validate. (The ArtBench report trained on the test split: `part="test"`.)
-        part: `"train"`, `"val"`, `"test"` or `"all"`; for `"artbench"` the last is its whole train split.
+            10 % test; or `"artbench"`, ArtBench-10 in its 256-pixel edition, or `"artbench32"`, in its 32-pixel one:
+            its own test split is the test, and 10 % of its train split validate. (The ArtBench report trained on the
+            test split: `part="test"`.)
+        part: `"train"`, `"val"`, `"test"` or `"all"`; for ArtBench the last is its whole train split.
         colors, palettes: number of colors and how they are found, see `ctlib.data.palettes.palette_of`.
 
     Raises:
         ValueError: an unknown option. DataError: pictures are missing, or none fall into the part.
     """
-    if data not in ("photos", "artbench"):
-        raise ValueError(f"data: expected photos or artbench, got {data!r}")
+    if data not in ("photos", "artbench", "artbench32"):
+        raise ValueError(f"data: expected photos, artbench or artbench32, got {data!r}")
     fractions = None
-    if data == "artbench":
+    if data != "photos":
         official = "test" if part == "test" else "train"
-        folder = histogram_analogy.cache_dir(f"artbench-{official}-{size}")
-        kept = [cache.build(artbench.ArtBench(split=official), folder, (size, size))]
+        folder = histogram_analogy.cache_dir(f"{data}-{official}-{size}")
+        if data == "artbench":
+            kept = [cache.build(artbench.ArtBench(split=official), folder, (size, size))]
+        elif size != 32:
+            raise ValueError(f"size: the pictures of artbench32 have 32 pixels, got {size}; set size=32 and side=32")
+        else:
+            small = artbench.ArtBench32(split=official)
+            kept = [cache.keep(small.images, [str(name) for name in small.names], folder)]
         part, fractions = "all" if part == "test" else part, {"train": 0.9, "val": 0.1}
     else:
         kept = histogram_analogy.caches(sets, size)
@@ -250,12 +258,12 @@ def run(
     palettes: str = "chang",
     crop: float = 0.0,
     saturation: bool = False,
-    colors: int = 6,
-    decoder_norm: str = "instance",
-    variant: str = "paper",
-    init: str = "he",
-    dropout: float = 0.0,
-    bug_compat: bool = False,
+    colors: int | None = None,
+    decoder_norm: str | None = None,
+    variant: str | None = None,
+    init: str | None = None,
+    dropout: float | None = None,
+    bug_compat: bool | None = None,
     weight_decay: float = 0.0,
     fidelity: float = 10.0,
     discriminator: str = "pooled",
@@ -272,7 +280,8 @@ def run(
             the adversary with.
         data, sets, part, size, palettes: see `pictures`.
         side, crop, saturation, weight_decay: of `Objective`.
-        colors, decoder_norm, variant, init, dropout, bug_compat: of `PaletteNet`; in stage 2 its weights say them.
+        colors, decoder_norm, variant, init, dropout, bug_compat: of `PaletteNet`, whose defaults hold; in stage 2 the
+            weights say them.
         fidelity: of `Adversarial`. discriminator, norms, forget: kind, norms and dropout of `Discriminator`.
         settings: of `ctlib.settings.Settings`; a batch of 12 and a rate of 0.0002 unless given.
 
@@ -286,7 +295,11 @@ def run(
     own = {"colors": colors, "decoder_norm": decoder_norm, "variant": variant}
     own |= {"init": init, "dropout": dropout, "bug_compat": bug_compat}
     settings = parse_settings(also=histogram_analogy.options_of(run), **{"lr": 2e-4, "batch": 12} | settings)
-    flags = {"adversary": adversary, "saturation": saturation, "bug_compat": bug_compat}
+    flags = {
+        "adversary": adversary,
+        "saturation": saturation,
+        "bug_compat": False if bug_compat is None else bug_compat,
+    }
     for name, value in flags.items():
         if not isinstance(value, bool):
             raise ValueError(f"{name}: expected true or false, got {value!r}")
@@ -306,12 +319,12 @@ def run(
         network = PaletteNet.from_pretrained(begin)
         config = network._hub_mixin_config
         for name, value in own.items():
-            if value not in (config[name], inspect.signature(run).parameters[name].default):
+            if value not in (None, config[name]):
                 raise ValueError(f"{name}: {begin} has {config[name]!r}, not {value!r}; leave it out in stage 2")
     torch.manual_seed(settings.seed)
     options = {"side": side, "crop": crop, "saturation": saturation, "weight_decay": weight_decay}
     if not begin:
-        network = PaletteNet(**own)
+        network = PaletteNet(**{name: value for name, value in own.items() if value is not None})
         objective = Objective(network, **options)
     elif not adversary:
         objective = Objective(network, frozen=True, **options)

@@ -29,6 +29,25 @@ def count_reads(monkeypatch):
     return reads
 
 
+def test_keeps_what_is_in_memory(tmp_path):
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 8, 6, 3), dtype=np.uint8)
+    names = [f"{n}.png" for n in range(5)]
+    kept = cache.keep(pictures, names, tmp_path / "cache")
+    np.testing.assert_array_equal(kept.images, pictures)
+    assert kept.names == names and len(set(kept.sha256)) == 5 and kept.index["size"] == [8, 6]
+    written = (tmp_path / "cache" / "images.npy").stat().st_mtime_ns
+    assert cache.keep(pictures, names, tmp_path / "cache").sha256 == kept.sha256
+    assert (tmp_path / "cache" / "images.npy").stat().st_mtime_ns == written, "the same pictures are not written again"
+    other = cache.keep(255 - pictures, names, tmp_path / "cache")
+    np.testing.assert_array_equal(other.images, 255 - pictures)
+    for wrong in (pictures.astype(float), pictures[0], pictures[:3]):
+        with pytest.raises(ValueError, match=r"cache: expected uint8 \(N, H, W, 3\) and N names"):
+            cache.keep(wrong, names, tmp_path / "wrong")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot write the cache"):
+        cache.keep(pictures, names, tmp_path / "file")
+
+
 def test_holds_the_pictures(pictures, tmp_path):
     built = cache.build(pictures, tmp_path / "cache", (12, 16))
     assert built.images.shape == (10, 12, 16, 3) and built.images.dtype == np.uint8

@@ -1,7 +1,9 @@
 """How PaletteNet is trained: its losses worked out by hand, who gets which gradient, and runs that go on exactly."""
 
 import json
+import pickle
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -265,8 +267,9 @@ def test_stage_2_without_an_adversary(tmp_path, caches):
     begun = PaletteNet.from_pretrained(tmp_path / "one")
     assert all(map(torch.equal, begun.encoder.state_dict().values(), model.encoder.state_dict().values()))
     assert not torch.equal(begun.decoder.head.weight, model.decoder.head.weight) and "fooling" not in history[0]
-    with pytest.raises(ValueError, match=r"decoder_norm: .*one has 'film', not 'none'; leave it out in stage 2"):
-        recipe.run(tmp_path / "three", **options | {"decoder_norm": "none"})
+    for name in ("none", "instance"):  # the latter is what would be taken if no weights said otherwise
+        with pytest.raises(ValueError, match=rf"decoder_norm: .*one has 'film', not '{name}'; leave it out in stage 2"):
+            recipe.run(tmp_path / "three", **options | {"decoder_norm": name})
 
 
 def test_a_training_learns(tmp_path, caches):
@@ -316,11 +319,32 @@ def test_parts_of_artbench(tmp_path, caches):
     assert 0 < sizes["val"] < 10
 
 
+def test_artbench_in_its_small_edition(tmp_path, caches):
+    folder = tmp_path / "data" / "artbench10_32px" / "artbench-10-batches-py"
+    folder.mkdir(parents=True)
+    draw, styles = np.random.default_rng(0), list(STYLES)
+    (folder / "meta").write_bytes(pickle.dumps({"styles": styles}))
+    for name in [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]:
+        count = 4 if name == "test_batch" else 6
+        pixels = draw.integers(0, 256, (count, 3072), dtype=np.uint8)
+        (folder / name).write_bytes(pickle.dumps({"data": pixels, "labels": [n % 10 for n in range(count)]}))
+    options = {"data": "artbench32", "size": 32, "colors": 4}
+    found = {part: recipe.pictures(part=part, **options) for part in palettes.PARTS}
+    assert len(found["all"]) == 30 == len(found["train"]) + len(found["val"]) and len(found["test"]) == 4
+    assert not set(found["test"].manifest) & set(found["all"].manifest) - {"palettes"}
+    first = found["all"][0, 1]["rgb"]
+    again = pickle.loads((folder / "data_batch_1").read_bytes())["data"][0].reshape(3, 32, 32).transpose(1, 2, 0)
+    np.testing.assert_array_equal(first, again)
+    _, history = recipe.run(tmp_path / "run", **NET | SMALL | {"steps": 1, "data": "artbench32"})
+    assert history[-1]["step"] == 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"learning_rate": 1.0}, "unknown option 'learning_rate'; known are .*begin.*fidelity.*variant"),
-        ({"data": "coco"}, "data: expected photos or artbench, got 'coco'"),
+        ({"data": "coco"}, "data: expected photos, artbench or artbench32, got 'coco'"),
+        ({"data": "artbench32", "size": 64}, "size: the pictures of artbench32 have 32 pixels, got 64"),
         ({"part": "dev"}, "part: expected one of all, train, val, test, got 'dev'"),
         ({"palettes": "median"}, "palettes: expected one of chang, kmeans, got 'median'"),
         ({"colors": 13}, "colors: expected a whole number from 1 to 12, got 13"),
