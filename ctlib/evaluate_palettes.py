@@ -25,7 +25,7 @@ from ctlib.models.palettenet import PaletteNet
 
 #: dark to light; the report names them and does not say which shades
 REPORT = ("#7b2d8b", "#8b4513", "#2e8b3d", "#ff8c1a")
-COLUMNS = ("palette_distance", "palette_emd", "ssim_l", "gradient_correlation", "ssim_gray", "ab_rmse")
+COLUMNS = ("palette_distance", "palette_emd", "ab_rmse", "ssim_l", "ssim_gray", "gradient_correlation")
 SHIFTS = (1 / 6, 1 / 3, 1 / 2, 2 / 3)  # of the hue circle, in turn
 STRIPE = 16  # pixels of a side of a swatch in the picture of a palette
 
