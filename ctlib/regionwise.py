@@ -22,6 +22,7 @@ from ctlib.segment.regions import resized
 
 Fit = Callable[[Tensor, Tensor], ColorMap]  # two lists of colors (1, 3, N), (1, 3, M) to a function of color
 
+_SPECK = 1e-3  # share of a picture below which a region says nothing of its colors, as in `ctlib.segment.drop_small`
 _FAINT = 1e-3  # of a pixel's largest weight; less is none: else each region would be computed for nearly all pixels
 
 
@@ -99,7 +100,8 @@ def partners(labels: tuple[Tensor, Tensor], source: Tensor, reference: Tensor) -
 
     Args:
         labels: of source and reference, `(H, W)` whole numbers; the same number means partners, a negative one or one
-            that the other map lacks means none. A map of another size than its picture is scaled to it, with a warning.
+            that the other map lacks means none, and so does one that covers less than 0.1 % of either picture, with a
+            warning. A map of another size than its picture is scaled to it, with a warning.
         source, reference: `(1, 3, H, W)` sRGB in [0, 1].
 
     Raises:
@@ -124,7 +126,10 @@ def partners(labels: tuple[Tensor, Tensor], source: Tensor, reference: Tensor) -
             )
             one = resized(one, size)
         maps.append(one.long().to(source.device))
-    shared = _shared(*maps)
+    every, shared = _shared(*maps), _shared(*maps, least=_SPECK)
+    if len(shared) < len(every):
+        specks = f"{len(every) - len(shared)} of {len(every)} shared labels cover less than {_SPECK:.1%} of a picture"
+        warnings.warn(f"labels: {specks}, too little to take colors from, and have no partner", stacklevel=3)
     if not shared:
         warnings.warn("labels: source and reference share none, so the whole pictures are used", stacklevel=3)
     renumbered = [torch.full_like(one, -1) for one in maps]
@@ -136,10 +141,13 @@ def partners(labels: tuple[Tensor, Tensor], source: Tensor, reference: Tensor) -
     return Partners(*renumbered, weights / weights.sum(1, keepdim=True))
 
 
-def _shared(first: Tensor, second: Tensor) -> list[int]:
-    """Labels of both maps; negative ones mean none."""
-    both = set(first.unique().tolist()) & set(second.unique().tolist())
-    return sorted(label for label in both if label >= 0)
+def _shared(first: Tensor, second: Tensor, least: float = 0.0) -> list[int]:
+    """Labels that have at least this share of both maps; negative ones mean none."""
+    both = []
+    for one in (first, second):
+        labels, counts = one.unique(return_counts=True)
+        both.append(set(labels[counts >= least * one.numel()].tolist()))
+    return sorted(label for label in both[0] & both[1] if label >= 0)
 
 
 def distance(result: Tensor, reference: Tensor, labels: tuple[Tensor, Tensor]) -> float:
@@ -153,8 +161,11 @@ def distance(result: Tensor, reference: Tensor, labels: tuple[Tensor, Tensor]) -
         Mean over partners of `ctlib.metrics.hellinger_ab`, weighted by the regions' areas in the result; 0 to 1.
 
     Raises:
-        ValueError: no label is shared.
+        ValueError: no label is shared, or a map of another size.
     """
+    for one, rgb, name in zip(labels, (result, reference), ("result", "reference"), strict=True):
+        if tuple(one.shape) != tuple(rgb.shape[2:]):
+            raise ValueError(f"labels: {name} is {tuple(rgb.shape[2:])}, its map {tuple(one.shape)}; scale it first")
     total = area = 0.0
     for label in _shared(*labels):
         own, wanted = (rgb[:, :, one == label][..., None] for rgb, one in zip((result, reference), labels, strict=True))

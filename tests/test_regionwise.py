@@ -120,6 +120,29 @@ def test_distance_is_within_partners():
         regionwise.distance(reference, reference, (halves(40, 60), halves(40, 60) + 2))
 
 
+def test_a_speck_is_no_partner():
+    """A region of one pixel would paint its partner in one color."""
+    generator = torch.Generator().manual_seed(0)
+    source, reference = (torch.rand(1, 3, 64, 64, generator=generator) for _ in range(2))
+    own, other = torch.zeros(64, 64, dtype=torch.long), torch.zeros(64, 64, dtype=torch.long)
+    own[:, 32:] = 1
+    other[5, 5] = 1
+    with pytest.warns(UserWarning, match="1 of 2 shared labels cover less than 0.1% of a picture"):
+        result = methods.recolor("mkl_rgb", source, reference, labels=(own, other))
+    assert result[..., 40:].std() > 0.1
+    other[5:8, 5:8] = 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        methods.recolor("mkl_rgb", source, reference, labels=(own, other))
+
+
+def test_a_distance_wants_maps_of_its_pictures():
+    picture = torch.rand(1, 3, 8, 8)
+    maps = torch.zeros(8, 8, dtype=torch.long), torch.zeros(8, 9, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"labels: reference is \(8, 8\), its map \(8, 9\)"):
+        regionwise.distance(picture, picture, maps)
+
+
 def test_weights_add_up():
     pair = regionwise.partners((halves(40, 60), halves(30, 30)), two_colors((0.1,) * 3, (0.9,) * 3), picture(30, 30))
     assert pair.count == 2 and pair.weights.shape == (1, 3, 40, 60)
