@@ -93,6 +93,11 @@ def _recolored(weights: str, source: Tensor, palette: Palette) -> Tensor:
     return _palettenet(weights).recolor(source, palette)
 
 
+def _palette_network(title: str, weights: str, colors: int) -> Method:
+    run = partial(_recolored, weights)
+    return Method(f"PaletteNet ({title})", "palette", run=run, colors=colors, cite="cho2017palettenet")
+
+
 _stat, _dist = statistics, distribution
 METHODS: dict[str, Method] = {
     "identity": Method("identity", "baseline", _identity),
@@ -131,34 +136,10 @@ METHODS: dict[str, Method] = {
     "chang": Method("Chang palette", "palette", partial(_chang, variant="paper"), cite="chang2015palette"),
     "chang_demo": Method("Chang palette (demo)", "palette", partial(_chang, variant="demo"), cite="chang2015palette"),
     "chang_bz": Method("Chang palette (b-z)", "palette", partial(_chang, variant="bz"), cite="chang2015palette"),
-    "palettenet_instance": Method(
-        "PaletteNet (published decoder)",
-        "palette",
-        run=partial(_recolored, "palettenet-instance-6-tiny"),
-        colors=6,
-        cite="cho2017palettenet",
-    ),
-    "palettenet": Method(
-        "PaletteNet (FiLM)",
-        "palette",
-        run=partial(_recolored, "palettenet-film-6-tiny"),
-        colors=6,
-        cite="cho2017palettenet",
-    ),
-    "palettenet_4": Method(
-        "PaletteNet (FiLM, 4 colors)",
-        "palette",
-        run=partial(_recolored, "palettenet-film-4-tiny"),
-        colors=4,
-        cite="cho2017palettenet",
-    ),
-    "palettenet_adversarial": Method(
-        "PaletteNet (FiLM, adversarial)",
-        "palette",
-        run=partial(_recolored, "palettenet-adversarial-6-tiny"),
-        colors=6,
-        cite="cho2017palettenet",
-    ),
+    "palettenet_instance": _palette_network("published decoder", "palettenet-instance-6-tiny", 6),
+    "palettenet": _palette_network("FiLM", "palettenet-film-6-tiny", 6),
+    "palettenet_4": _palette_network("FiLM, 4 colors", "palettenet-film-4-tiny", 4),
+    "palettenet_adversarial": _palette_network("FiLM, adversarial", "palettenet-adversarial-6-tiny", 6),
     "analogy_tile": Method(
         "Histogram Analogy (published conditioning)",
         "learned",

@@ -115,7 +115,7 @@ def train(
 
 
 def name_of(point: Point) -> str:
-    """Its name in tables, and with `-` for spaces in file names."""
+    """Its name in tables."""
     return f"lr {point.lr:g} batch {point.batch} {'shuffled' if point.shuffle else 'in order'}"
 
 
