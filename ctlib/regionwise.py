@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ctlib import check, metrics
 from ctlib.classical.statistics import ColorMap
-from ctlib.segment import soften
 from ctlib.segment.regions import resized
+from ctlib.segment.soft import SoftMap, afford
 
 Fit = Callable[[Tensor, Tensor], ColorMap]  # two lists of colors (1, 3, N), (1, 3, M) to a function of color
 
@@ -32,17 +32,14 @@ class Partners:
 
     Attributes:
         source, reference: `(H, W)`, `(H', W')` int64, partners numbered 0 .. R - 1, -1 where there is none.
-        weights: `(1, R + 1, H, W)` float32, adding up to 1 in each pixel of the source; the last for no partner.
+        count: R.
+        soft: where the source's regions are, with soft borders.
     """
 
     source: Tensor
     reference: Tensor
-    weights: Tensor
-
-    @property
-    def count(self) -> int:
-        """R."""
-        return self.weights.shape[1] - 1
+    count: int
+    soft: SoftMap
 
     @property
     def whole(self) -> bool:
@@ -51,23 +48,44 @@ class Partners:
             return True
         return self.count == 1 and bool((self.source == 0).all()) and bool((self.reference == 0).all())
 
+    def weights(self, rgb: Tensor, top: int = 0, height: int | None = None) -> Tensor:
+        """`(1, R + 1, h, W)` float32, adding up to 1 in each pixel; the last map is for what has no partner.
+
+        Args:
+            rgb: `(1, 3, h, W)` sRGB in [0, 1]: the source, or rows of it or of a copy of another size.
+            top: the first of the rows.
+            height: of the picture that they belong to; by default it is given whole.
+
+        Raises:
+            ValueError: so many regions that the weights take more than 2 GB.
+        """
+        afford(self.count + 1, rgb.shape[2:])
+        weights = self.soft.weights(rgb, top, height)
+        faint = _FAINT * weights.amax(1)
+        for weight in weights.unbind(1):
+            weight.masked_fill_(weight < faint, 0)
+        return weights.div_(weights.sum(1, keepdim=True))
+
     def blend(self, fit: Fit, source: Tensor, reference: Tensor):
         """Fit a color map for each pair of partners, and mix what they make of the source.
 
         Args:
             fit: two lists of colors `(1, 3, N)`, `(1, 3, M)` to a function of color.
-            source, reference: `(1, 3, H, W)`, `(1, 3, H', W')` in the space that `fit` expects.
+            source, reference: `(1, 3, H, W)`, `(1, 3, H', W')` sRGB in [0, 1].
 
         Returns:
             `(1, 3, H, W)`.
+
+        Raises:
+            ValueError: so many regions that the weights take more than 2 GB.
         """
-        return mix(self.maps(fit, source, reference), source, self.weights)
+        return mix(self.maps(fit, source, reference), source, self.weights(source))
 
     def maps(self, fit: Fit, source: Tensor, reference: Tensor) -> Iterator[ColorMap | None]:
-        """The color maps that `blend` mixes, the last for what has no partner; `None` for what has no weight."""
+        """The color maps that `blend` mixes, the last for what has no partner; `None` if all have one."""
         colors, wanted = source.flatten(2), reference.flatten(2)
-        for number, weight in enumerate(self.weights[0]):
-            if not (weight > 0).any():
+        for number in range(self.count + 1):
+            if number == self.count and (self.source >= 0).all():
                 yield None
             elif number < self.count:
                 own = [side.flatten() == number for side in (self.source, self.reference)]
@@ -95,7 +113,9 @@ def mix(maps: Iterable[ColorMap | None], colors: Tensor, weights: Tensor) -> Ten
     return result.view(colors.shape)
 
 
-def partners(labels: tuple[Tensor, Tensor], source: Tensor, reference: Tensor) -> Partners:
+def partners(
+    labels: tuple[Tensor, Tensor], source: Tensor, reference: Tensor, *, radius: int | None = None
+) -> Partners:
     """From two label maps with shared numbers to `Partners` with soft borders.
 
     Args:
@@ -103,9 +123,10 @@ def partners(labels: tuple[Tensor, Tensor], source: Tensor, reference: Tensor) -
             that the other map lacks means none, and so does one that covers less than 0.1 % of either picture, with a
             warning. A map of another size than its picture is scaled to it, with a warning.
         source, reference: `(1, 3, H, W)` sRGB in [0, 1].
+        radius: of the borders, see `ctlib.segment.soften`.
 
     Raises:
-        ValueError: a batch of several pictures, or maps that are none.
+        ValueError: a batch of several pictures, maps that are none, or so many regions that 2 GB are too few.
     """
     maps = []
     for number, (one, picture, name) in enumerate(
@@ -136,9 +157,7 @@ def partners(labels: tuple[Tensor, Tensor], source: Tensor, reference: Tensor) -
     for number, label in enumerate(shared):
         for old, new in zip(maps, renumbered, strict=True):
             new[old == label] = number
-    weights = soften(renumbered[0], source.float(), len(shared))
-    weights = torch.where(weights < _FAINT * weights.amax(1, keepdim=True), 0, weights)
-    return Partners(*renumbered, weights / weights.sum(1, keepdim=True))
+    return Partners(*renumbered, len(shared), SoftMap(renumbered[0], source.float(), len(shared), radius))
 
 
 def _shared(first: Tensor, second: Tensor, least: float = 0.0) -> list[int]:

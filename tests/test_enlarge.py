@@ -9,10 +9,10 @@ import torch
 from torch.nn import functional
 
 from ctlib import color, ops
-from ctlib import enlarge as module
 from ctlib.classical.distribution import spread
 from ctlib.enlarge import NODES, enlarge, fit
 from ctlib.ops.palette_lut import lookup
+from ctlib.segment.soft import grown
 
 
 def noise(*shape, seed=0, dtype=torch.float32):
@@ -104,16 +104,32 @@ def test_what_depends_on_place_is_enlarged():
     assert (lightness - expected).abs().max() < 1
 
 
+def left_and_right(rgb, top, height):
+    """Weights of two regions, and of one that is nowhere."""
+    left = (torch.arange(rgb.shape[3]) < rgb.shape[3] // 2).float().expand(1, 1, rgb.shape[2], -1)
+    return torch.cat([left, 1 - left, 0 * left], 1)
+
+
 def test_maps_are_mixed_by_weights():
     source, small = case(batch=1)
-    left = torch.zeros(1, 1, *small.shape[2:])
-    left[..., : small.shape[3] // 2] = 1
-    weights = torch.cat([left, 1 - left, 0 * left], 1)
+    left = left_and_right(small, 0, len(small))[:, :1]
     maps = [lambda rgb: 1 - rgb, lambda rgb: rgb / 2, None]
     result = ops.rgb_to_lab(left * (1 - small) + (1 - left) * small / 2)
-    found, edge = enlarge(source, small, result, maps, weights), source.shape[3] // 2
+    found, edge = enlarge(source, small, result, maps, left_and_right), source.shape[3] // 2
     assert (found - (1 - source))[..., : edge - 8].abs().max() < 1e-4
     assert (found - source / 2)[..., edge + 8 :].abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("piece", [700, 1 << 18])
+def test_each_region_has_a_table(piece):
+    """The same colors left and right, lighter here and redder there: one table would do the mean to both."""
+    source, small = smooth(120, 160), noise(1, 3, 60, 80)
+    shifts = torch.tensor([[8.0, 0.0, 0.0], [0.0, 8.0, 0.0], [0.0, 0.0, 0.0]])
+    both = lambda rgb: torch.einsum("brhw,rc->bchw", left_and_right(rgb, 0, 0), shifts)  # noqa: E731
+    result = ops.rgb_to_lab(small) + both(small)
+    expected = ops.lab_to_rgb(ops.rgb_to_lab(source) + both(source))
+    assert far(enlarge(source, small, result, weights=left_and_right, piece=piece), expected) < 0.1
+    assert far(enlarge(source, small, result, piece=piece), expected) > 3
 
 
 @pytest.mark.parametrize("piece", [1, 700, 5000])
@@ -154,7 +170,7 @@ def test_rows_are_those_of_the_picture_enlarged_at_once():
         whole = functional.interpolate(maps, size, mode="bilinear")
         for top in range(0, size[0], 4):
             bottom = min(top + 4, size[0])
-            assert module._rows(maps, top, bottom, size) == pytest.approx(whole[:, :, top:bottom], abs=1e-12)
+            assert grown(maps, top, bottom, size) == pytest.approx(whole[:, :, top:bottom], abs=1e-12)
 
 
 def test_fit_is_the_least_squares_solution_of_numpy():
@@ -166,6 +182,14 @@ def test_fit_is_the_least_squares_solution_of_numpy():
     design = torch.cat([lookup(unit.expand(3, -1, -1, -1), colors[None])[0, :1] for unit in basis]).T[places]
     expected = torch.linalg.lstsq(design, values.T[places]).solution.T.reshape(3, nodes, nodes, nodes)
     assert fit(colors, values, nodes, stiffness=1e-9) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_color_that_counts_twice_is_there_twice():
+    colors, values = noise(3, 500), noise(3, 500, seed=1)
+    twice = torch.arange(500) % 3 - 1  # -1 for none
+    places = torch.cat([torch.arange(500)[twice >= 0], torch.arange(500)[twice == 1]])
+    expected = fit(colors[:, places], values[:, places], 4)
+    assert fit(colors, values, 4, weights=(twice + 1).float()) == pytest.approx(expected, abs=1e-5)
 
 
 def test_nodes_without_colors_get_what_their_neighbors_hold():

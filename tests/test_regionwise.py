@@ -5,8 +5,10 @@ import warnings
 import pytest
 import torch
 
-from ctlib import methods, regionwise
+from ctlib import methods, metrics, regionwise
+from ctlib.data import photos
 from ctlib.models.histogram_analogy import Film, HistogramAnalogy
+from ctlib.segment import drop_small, match, segment
 
 CLASSICAL = ["reinhard_lab", "mkl_lab", "histogram_rgb", "idt", "chang"]
 
@@ -144,17 +146,28 @@ def test_a_distance_wants_maps_of_its_pictures():
 
 
 def test_weights_add_up():
-    pair = regionwise.partners((halves(40, 60), halves(30, 30)), two_colors((0.1,) * 3, (0.9,) * 3), picture(30, 30))
-    assert pair.count == 2 and pair.weights.shape == (1, 3, 40, 60)
-    assert pair.weights.sum(1) == pytest.approx(torch.ones(1, 40, 60), abs=1e-6)
-    assert pair.weights[0, 2].max() == 0 and pair.weights[0, 0, :, 0].min() > 0.99
+    source = two_colors((0.1,) * 3, (0.9,) * 3)
+    pair = regionwise.partners((halves(40, 60), halves(30, 30)), source, picture(30, 30))
+    weights = pair.weights(source)
+    assert pair.count == 2 and weights.shape == (1, 3, 40, 60)
+    assert weights.sum(1) == pytest.approx(torch.ones(1, 40, 60), abs=1e-6)
+    assert weights[0, 2].max() == 0 and weights[0, 0, :, 0].min() > 0.99
 
 
-def test_weights_that_are_all_faint_are_still_numbers(monkeypatch):
+def test_weights_that_are_all_faint_are_still_numbers():
     """In a large picture one window may see more than a thousand regions, none of which has a share of 1e-3."""
-    monkeypatch.setattr(regionwise, "soften", lambda labels, rgb, regions: torch.full((1, 2000, 8, 8), 1 / 2000))
     pair = regionwise.partners((halves(8, 8), halves(8, 8)), picture(8, 8), picture(8, 8))
-    assert pair.weights.sum(1) == pytest.approx(torch.ones(1, 8, 8), abs=1e-5)
+    pair.soft.weights = lambda *rows: torch.full((1, 2000, 8, 8), 1 / 2000)
+    assert pair.weights(picture(8, 8)).sum(1) == pytest.approx(torch.ones(1, 8, 8), abs=1e-5)
+
+
+def test_more_regions_than_memory_holds_are_refused(monkeypatch):
+    monkeypatch.setattr("ctlib.segment.soft._MOST", 100_000)
+    labels = torch.arange(40 * 60).view(40, 60) // 200  # 12 regions
+    message = r"labels: the weights of 1[12] regions of 40 x 60 pixels take 0.0 GB, .*ctlib.segment.drop_small"
+    for name in ("mkl_lab", "analogy"):
+        with pytest.raises(ValueError, match=message):
+            methods.recolor(name, picture(40, 60), picture(40, 60, 1), labels=(labels, labels))
 
 
 @pytest.mark.parametrize("name", [*CLASSICAL, "analogy"])
@@ -170,10 +183,16 @@ def test_regions_of_one_pixel_and_hundreds(name):
         assert result.isfinite().all() and result.min() >= 0 and result.max() <= 1
 
 
-def test_large_pictures_and_their_maps_shrink_together():
-    net, source, reference = network("film", curves=True), picture(90, 150), picture(64, 64, 1)
-    out = net.recolor(source, reference, labels=(halves(90, 150), halves(64, 64)), long_side=64)
-    assert out.shape == source.shape and out.isfinite().all()
+# what is left is the network's own: on the picked pixels alone it is as far from itself
+@pytest.mark.parametrize(("name", "limit"), [("film", 2.0), ("film-curves", 0.7), ("distilled", 1.1)])
+def test_a_large_picture_with_labels_is_near_the_network_on_all_its_pixels(name, limit):
+    net = HistogramAnalogy.from_pretrained(f"histogram-analogy-{name}-tiny")
+    source, reference = (photos.tensor(photo, 512) for photo in ("china", "rocket"))
+    labels = match(*(drop_small(segment(rgb, k=4)) for rgb in (source, reference)), source, reference, limit=10)
+    whole, part = (net.recolor(source, reference, labels=labels, long_side=side) for side in (512, 200))
+    assert metrics.ciede2000(part, whole).item() < limit
+    without = net.recolor(source, reference, long_side=200)
+    assert metrics.ciede2000(without, whole).item() > 5
 
 
 def test_eight_bits_take_labels():

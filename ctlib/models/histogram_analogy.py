@@ -33,7 +33,6 @@ from ctlib.color import A_RANGE, B_RANGE
 from ctlib.enlarge import enlarge
 from ctlib.models import encoders
 from ctlib.ops.hen_histogram import BINS
-from ctlib.segment.regions import resized
 
 Conditioning = Literal["tile", "tile_no_norm", "film"]
 CONDITIONINGS = ("tile", "tile_no_norm", "film")
@@ -391,7 +390,7 @@ class HistogramAnalogy(nn.Module, Pretrained):
             return whole
         parts = [whole[:, None]]
         if pair.count:
-            labels = pair.reference[None]
+            labels = pair.reference[None].to(reference.device)
             parts.insert(0, ops.hen_histogram(reference, bins=self.bins, labels=labels, num_labels=pair.count))
         return torch.cat(parts, dim=1)
 
@@ -420,8 +419,8 @@ class HistogramAnalogy(nn.Module, Pretrained):
                 source takes the histogram of its partner, what has none that of the whole reference. The source's own
                 histogram stays that of the whole source, as published.
             long_side: of a larger source, the network sees pixels picked at this size, and what that did to them is
-                done to all by `ctlib.enlarge`; curves, if there are any, are applied to all as they are. 12 megapixels
-                take about 1.5 GB; labels with 8 regions 1.7 GB, as weights at this size are kept for each.
+                done to all by `ctlib.enlarge`; curves, if there are any, are applied to all as they are. See
+                benchmarks/bench_any_size.py for time and memory.
             precision: `"bf16"` lets the network alone compute in bfloat16, which is faster where the processor knows it
                 (AMX, AVX512-BF16, GPUs); results differ by a fraction of a CIEDE2000.
 
@@ -449,7 +448,7 @@ class HistogramAnalogy(nn.Module, Pretrained):
         height, width = lab.shape[2:]
         pair = None
         if labels is not None:
-            pair = regionwise.partners((_fitted(labels[0], source, small), labels[1]), small.to(device), reference)
+            pair = regionwise.partners(labels, source, reference)
             if pair.whole:  # the same, but for rounding that a network may amplify
                 pair = None
         # with `film` a border only costs time; with `tile` the vectors act through it
@@ -457,10 +456,11 @@ class HistogramAnalogy(nn.Module, Pretrained):
         right, below = (max(-side % PAD, 2 * PAD - side) + pad for side in (width, height))  # the norms need 2 x 2
         border = (pad, right, pad, below)
         histograms = [ops.hen_histogram(lab, bins=self.bins), self._wanted(wanted, pair)]
-        have = lab if scale >= 1 else ops.rgb_to_lab(_drawn(source).float().to(device))
-        maps, shares, matched = [], None if pair is None else pair.weights, None
+        shares = None if pair is None else pair.weights(small).to(device)
+        maps, matched = [], None
         if self.curves:
-            maps = [rgb_curves(have, wanted)] if pair is None else list(pair.maps(rgb_curves, lab, wanted))
+            drawn = lambda colors, wanted: rgb_curves(ops.rgb_to_lab(_drawn(colors).float().to(device)), wanted)  # noqa: E731
+            maps = [drawn(source, wanted)] if pair is None else list(pair.maps(drawn, source, wanted))
             on_lab = [one and _in_lab(one) for one in maps]
             matched = to_unit(on_lab[0](lab) if pair is None else regionwise.mix(on_lab, lab, shares))
         seen = (to_unit(lab), matched, shares)
@@ -471,7 +471,7 @@ class HistogramAnalogy(nn.Module, Pretrained):
             unit, _ = self(seen, *histograms, matched, weights)
         result = from_unit(unit.to(lab)[..., pad : pad + height, pad : pad + width])
         if scale < 1:
-            return enlarge(source, small.to(lab), result, maps, shares)
+            return enlarge(source, small.to(lab), result, maps, pair and pair.weights)
         return ops.lab_to_rgb(result).clamp(0, 1).to(source)
 
 
@@ -520,15 +520,8 @@ def with_border(network: nn.Module, mode: str) -> nn.Module:
     return network
 
 
-def _fitted(labels: Tensor, source: Tensor, small: Tensor) -> Tensor:
-    """The source's label map at the size it is recolored at; one of a wrong size is left to complain of."""
-    if small is source or tuple(labels.shape) != tuple(source.shape[2:]):
-        return labels
-    return resized(labels, tuple(small.shape[2:]))
-
-
 def _drawn(rgb: Tensor) -> Tensor:
-    """`(B, 3, N)`: the pixels of a large picture on which `rgb_curves` would fit its curves."""
+    """`(B, 3, N)`: those pixels of a picture on which `rgb_curves` fits its curves."""
     return rgb.flatten(2)[:, :, spread(rgb[0, 0].numel(), SAMPLES).to(rgb.device)]
 
 

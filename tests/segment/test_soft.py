@@ -5,6 +5,7 @@ import torch
 from flags import flags, noise, quarters
 
 from ctlib.segment import segment, soften
+from ctlib.segment.soft import SoftMap
 
 
 def test_weights_sum_to_one():
@@ -63,6 +64,30 @@ def test_soft_borders_of_a_large_picture_are_nearly_those_of_the_small_way():
     exact = soften(labels, rgb, 4, radius=8)
     quick = soften(labels, rgb, 4, radius=8, long_side=80)
     assert (exact - quick).abs().mean() < 0.01 and (quick.sum(1) - 1).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("radius", [0, None])
+def test_rows_are_those_of_the_whole(radius):
+    rgb, labels = flags(90, 120), quarters(90, 120) - 1
+    soft = SoftMap(labels, rgb, 3, radius, long_side=50)
+    whole = soften(labels, rgb, 3, radius, long_side=50)
+    for top in range(0, 90, 17):
+        strip = rgb[:, :, top : top + 17]
+        assert soft.weights(strip, top, 90) == pytest.approx(whole[:, :, top : top + 17], abs=1e-5)
+
+
+def test_a_small_copy_has_the_weights_of_the_picture():
+    rgb, labels = flags(90, 120), quarters(90, 120)
+    soft = SoftMap(labels, rgb, 4, radius=8)
+    small = torch.nn.functional.interpolate(rgb, (45, 60), mode="nearest-exact")
+    picked = torch.nn.functional.interpolate(soft.weights(rgb), (45, 60), mode="nearest-exact")
+    assert (soft.weights(small) - picked).abs().mean() < 0.01
+
+
+def test_more_regions_than_memory_holds_are_refused():
+    labels, rgb = torch.zeros(2000, 3000).long(), torch.zeros(1, 3, 2000, 3000)
+    with pytest.raises(ValueError, match=r"labels: the weights of 300 regions of 2000 x 3000 pixels take 7.2 GB"):
+        soften(labels, rgb, 300)
 
 
 def test_what_soften_refuses():
