@@ -107,9 +107,11 @@ def mix(maps: Iterable[ColorMap | None], colors: Tensor, weights: Tensor) -> Ten
     """
     flat, result = colors.flatten(2), torch.zeros_like(colors).flatten(2)
     for color_map, weight in zip(maps, weights[0].flatten(1).to(colors), strict=True):
-        heard = weight > 0
-        if heard.any():
-            result[:, :, heard] += weight[heard] * color_map(flat[:, :, heard])
+        heard = weight.nonzero().flatten()
+        if len(heard) == len(weight):
+            result += weight * color_map(flat)
+        elif len(heard):
+            result.index_add_(2, heard, weight[heard] * color_map(flat[:, :, heard]))
     return result.view(colors.shape)
 
 
@@ -164,9 +166,20 @@ def _shared(first: Tensor, second: Tensor, least: float = 0.0) -> list[int]:
     """Labels that have at least this share of both maps; negative ones mean none."""
     both = []
     for one in (first, second):
-        labels, counts = one.unique(return_counts=True)
+        labels, counts = _counted(one)
         both.append(set(labels[counts >= least * one.numel()].tolist()))
     return sorted(label for label in both[0] & both[1] if label >= 0)
+
+
+def _counted(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The numbers in a map, and how many pixels have each; small numbers without sorting twelve million."""
+    labels = labels.long()
+    low, high = (int(end) for end in labels.aminmax())
+    if high - low > 1 << 16:
+        return labels.unique(return_counts=True)
+    counts = torch.bincount((labels - low).flatten())
+    present = counts.nonzero().flatten()
+    return present + low, counts[present]
 
 
 def distance(result: Tensor, reference: Tensor, labels: tuple[Tensor, Tensor]) -> float:

@@ -14,7 +14,7 @@ _SILENT = 1e-4  # a map below it, whatever the color, is zero
 
 
 def soften(
-    labels: Tensor, rgb: Tensor, regions: int, radius: int | None = None, eps: float = 1e-3, long_side: int = 1024
+    labels: Tensor, rgb: Tensor, regions: int, radius: int | None = None, eps: float = 1e-3, long_side: int = 512
 ) -> Tensor:
     r"""Weights of the regions at each pixel, by the guided filter of He, Sun and Tang (ECCV 2010, TPAMI 2013).
 
@@ -60,7 +60,7 @@ class SoftMap:
         regions: int,
         radius: int | None = None,
         eps: float = 1e-3,
-        long_side: int = 1024,
+        long_side: int = 512,
     ):
         check.rgb(rgb, "rgb")
         if labels.ndim != 2 or labels.is_floating_point() or tuple(rgb.shape) != (1, 3, *labels.shape):
@@ -75,11 +75,11 @@ class SoftMap:
         if radius < 0 or not eps > 0 or long_side < 1:
             found = f"{radius}, {eps} and {long_side}"
             raise ValueError(f"radius, eps and long_side: expected at least 0, more than 0 and at least 1, got {found}")
-        self.labels = torch.where(labels < 0, regions, labels).to(rgb.device)
-        self.count = regions + 1
+        labels, self.count = torch.where(labels < 0, regions, labels).to(rgb.device), regions + 1
         self.affine: dict[int, tuple[int, int, Tensor]] = {}  # of a region: first and last row with any, (1, 4, h, w)
-        present = torch.unique(self.labels).tolist()
+        present = torch.bincount(labels.flatten(), minlength=self.count).nonzero().flatten().tolist()
         if len(present) == 1 or radius == 0:
+            self.hard = labels
             return
         scale = min(1.0, long_side / max(labels.shape))
         size = [max(1, round(side * scale)) for side in labels.shape]
@@ -87,7 +87,7 @@ class SoftMap:
         guide = _Guide(_shrunk(rgb.detach().float(), size), max(1, round(radius * scale)), eps)
         self.mean = guide.center
         for region in present:  # one at a time: R maps of products would be the largest thing in memory
-            affine = guide.affine(_shrunk((self.labels == region)[None, None].float(), size))
+            affine = guide.affine(_shrunk((labels == region)[None, None].float(), size))
             heard = (affine.abs().amax((0, 1, 3)) > _SILENT).nonzero()
             self.affine[region] = int(heard[0]), int(heard[-1]), affine
 
@@ -106,7 +106,7 @@ class SoftMap:
         size = (rows if height is None else height, width)
         weights = torch.zeros(1, self.count, rows, width, device=rgb.device)
         if not self.affine:
-            labels = self.labels if self.labels.shape == size else resized(self.labels, size)
+            labels = self.hard if self.hard.shape == size else resized(self.hard, size)
             return weights.scatter_(1, labels[None, None, top:bottom].to(rgb.device), 1)
         centered = rgb.detach().float() - self.mean
         for region, (first, last, affine) in self.affine.items():
