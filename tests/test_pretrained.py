@@ -1,10 +1,13 @@
 """What is shipped in data/pretrained: small, whole, described, and what the registry of methods asks for."""
 
+import json
 import re
 
 import pytest
+import rejudge
+from ship import KINDS, UNJUDGED
 
-from ctlib import checkpoints, methods
+from ctlib import checkpoints, methods, paths
 from ctlib.models.histogram_analogy import HistogramAnalogy
 from ctlib.models.palettenet import PaletteNet
 
@@ -50,3 +53,19 @@ def test_weights_fit_their_card(folder):
 def test_the_learned_methods_are_shipped():
     wanted = {method.run.args[0] for method in methods.METHODS.values() if method.run}
     assert wanted <= {folder.name for folder in FOLDERS}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_a_card_says_what_the_record_says(folder):
+    name = next(name for name, one in methods.METHODS.items() if one.run and one.run.args[0] == folder.name)
+    stem, option = {
+        "histogram-analogy": ("judge_shipped", "conditioning"),
+        "palettenet": ("judge_palettes", "decoder_norm"),
+    }[kind(folder)]
+    record = json.loads((paths.ROOT / "book/results" / f"{stem}.json").read_text(encoding="utf-8"))
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    table = KINDS[option].scores(record, name)
+    assert table in card and rejudge.rejudged(card, table) == card
+    assert rejudge.rejudged(rejudge.rejudged(card, UNJUDGED), table) == card
+    with pytest.raises(ValueError, match="no table of metrics"):
+        rejudge.rejudged(card.replace(table, ""), table)

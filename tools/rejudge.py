@@ -1,0 +1,46 @@
+"""Bring the numbers of a new record to the cards of shipped weights; all else on the cards stays.
+
+    python tools/rejudge.py book/results/judge_palettes.json
+
+For when the benchmark changed and the weights did not: `tools/ship.py` writes whole cards, and needs the trainings.
+"""
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+from ship import KINDS, UNJUDGED
+
+from ctlib import checkpoints, methods
+from ctlib.atomic import replacing
+
+TABLE = re.compile(rf"^\| Test \|.*?^Measured at [^\n]*|^{re.escape(UNJUDGED)}", re.MULTILINE | re.DOTALL)
+
+
+def rejudged(card: str, table: str) -> str:
+    """A card with another table of metrics. Raises `ValueError` if it has none to take the place of."""
+    new, count = TABLE.subn(lambda _: table, card, count=1)
+    if not count:
+        raise ValueError("no table of metrics, and no word that there is none yet")
+    return new
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("record", type=Path, help="judge_shipped.json or judge_palettes.json")
+    record = json.loads(parser.parse_args().record.read_text(encoding="utf-8"))
+    judged = {row["method"] for row in record["rows"]}
+    weights = {name: method.run.args[0] for name, method in methods.METHODS.items() if method.run and name in judged}
+    for name, folder in weights.items():
+        path = checkpoints.SHIPPED / folder / "README.md"
+        network = json.loads(path.with_name(checkpoints.CONFIG).read_text(encoding="utf-8"))
+        kind = next(kind for option, kind in KINDS.items() if option in network)
+        card = rejudged(path.read_text(encoding="utf-8"), kind.scores(record, name))
+        with replacing(path) as temporary:
+            temporary.write_text(card, encoding="utf-8")
+        print(f"{folder}: numbers of {name}")
+
+
+if __name__ == "__main__":
+    main()
