@@ -146,16 +146,18 @@ def _folder(name: str, options: dict) -> Path:
         return SHIPPED / name
     if name and Path(name).is_dir():
         return Path(name)
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        known = ", ".join(shipped) or "none"
-        raise CheckpointError(f"{name}: no such weights; shipped are {known}; a folder or a hub id do too")
+    if name.count("/") != 1 or name.startswith((".", "/", "~")) or Path(name).parent.is_dir():
+        known, missing = ", ".join(shipped) or "none", "folder" if "/" in name else "weights"
+        raise CheckpointError(f"{name}: no such {missing}; shipped are {known}; a folder or a hub id do too")
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(name, allow_patterns=[WEIGHTS, CONFIG], **options))
     except Exception as error:  # network, rights, a wrong id: the hub has many ways to say no
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise CheckpointError(f"{name}: not on this machine, and the hub did not give it ({reason})") from error
+        raise CheckpointError(
+            f"{name}: no such folder on this machine, and the hub did not give it ({reason})"
+        ) from error
 
 
 def _check_hash(path: Path) -> None:

@@ -107,3 +107,52 @@ def _plain(name: str, value):
     if not fine:
         raise ValueError(f"{name}: expected {expected}, got {value!r}")
     return plain
+
+
+def whole(name: str, value, least: int | None = None) -> int:
+    """An option that is a whole number. Raises `ValueError` that names it, as all below."""
+    if not isinstance(value, int) or isinstance(value, bool) or (least is not None and value < least):
+        expected = "a whole number" + ("" if least is None else f" of at least {least}")
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+    return value
+
+
+def flag(name: str, value) -> bool:
+    """An option that is true or false."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}: expected true or false, got {value!r}")
+    return value
+
+
+def number(name: str, value, most: float = math.inf) -> float:
+    """An option that is a number from 0 to `most`; 1e-3 is a word to YAML."""
+    plain = _float(value)
+    if not 0 <= plain <= most or plain == math.inf:
+        raise ValueError(
+            f"{name}: expected a number from 0 {'on' if most == math.inf else f'to {most}'}, got {value!r}"
+        )
+    return plain
+
+
+def share(name: str, value) -> float:
+    """An option that is a part of a whole, and not all of it."""
+    plain = _float(value)
+    if not 0 <= plain < 1:
+        raise ValueError(f"{name}: expected a share from 0 to below 1, got {value!r}")
+    return plain
+
+
+def _float(value) -> float:
+    """What is no number becomes one that no bounds hold."""
+    try:
+        return math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def names(name: str, value) -> list[str]:
+    """An option that is a list of names, or one name."""
+    found = [value] if isinstance(value, str) else value
+    if not isinstance(found, list | tuple) or not all(isinstance(one, str) for one in found):
+        raise ValueError(f"{name}: expected a list of names, e.g. {name}=[photos], got {value!r}")
+    return list(found)

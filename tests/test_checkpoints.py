@@ -429,8 +429,15 @@ def test_an_unknown_name_lists_the_known_ones(shipped):
 
 @pytest.mark.parametrize("name", ["", "a/b/c", "/no/such/folder", "./none", "~/none/there", "pretrained/../one"])
 def test_what_can_be_no_name(shipped, name):
-    with pytest.raises(CheckpointError, match="no such weights"):
+    with pytest.raises(CheckpointError, match="no such folder" if name else "no such weights"):
         Net.from_pretrained(name)
+
+
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(shipped, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(CheckpointError, match="runs/flim: no such folder; shipped are one, two"):
+        Net.from_pretrained("runs/flim")
 
 
 @pytest.mark.parametrize("damage", ["other weights", "no weights", "no line", "no sums", "no sense"])
@@ -453,6 +460,6 @@ def test_shipped_weights_are_held_against_their_sum(shipped, damage):
 def test_the_hub_out_of_reach(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # read from the environment when imported
     with pytest.raises(
-        CheckpointError, match=r"nobody/nothing: not on this machine, and the hub did not give it \(.+\)$"
+        CheckpointError, match=r"nobody/nothing: no such folder on this machine, and the hub did not give it \(.+\)$"
     ):
         Net.from_pretrained("nobody/nothing", cache_dir=tmp_path)

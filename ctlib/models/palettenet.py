@@ -30,6 +30,7 @@ from ctlib.checkpoints import Pretrained
 from ctlib.classical.palette import as_palette
 from ctlib.enlarge import enlarge
 from ctlib.models.histogram_analogy import Block, Code, Film, conv3, from_unit, norm, thinned, to_unit
+from ctlib.settings import share
 
 DecoderNorm = Literal["instance", "none", "film"]
 DECODER_NORMS = ("instance", "none", "film")
@@ -207,9 +208,7 @@ class PaletteNet(nn.Module, Pretrained):
         ):
             if value not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
-        if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-            raise ValueError(f"dropout: expected a share from 0 to below 1, got {dropout!r}")
-        layout = LAYOUTS[variant]
+        dropout, layout = share("dropout", dropout), LAYOUTS[variant]
         self.colors, self.bug_compat = colors, bool(bug_compat)
         self.encoder = FeatureEncoder(layout)
         self.decoder = RecoloringDecoder(colors, decoder_norm, layout, dropout, 3 if bug_compat else 2)
@@ -352,7 +351,7 @@ class Discriminator(nn.Module):
         for name, value, known in (("kind", kind, KINDS), ("norms", norms, NORMS)):
             if value not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
-        flat = kind == "flat"
+        dropout, flat = share("dropout", dropout), kind == "flat"
         sides = list(size)
         for _ in range(4):
             sides = [side // 2 - 1 if flat else side // 2 for side in sides]

@@ -33,7 +33,7 @@ from ctlib.losses import histogram_loss, multi_scale_loss
 from ctlib.models.histogram_analogy import HistogramAnalogy, to_unit
 from ctlib.recipes import histogram_analogy
 from ctlib.recipes.histogram_analogy import Objective
-from ctlib.settings import parse_settings
+from ctlib.settings import number, parse_settings
 
 
 class Phase(NamedTuple):
@@ -82,8 +82,8 @@ class Distillation(Objective):
         **options,
     ):
         super().__init__(model, **options)
-        _check(phases, soft, self.recipe)
-        constant = Phase(1, soft, identical, self.histogram, self.multi_scale)
+        _check(phases, soft, identical, self.recipe)
+        constant = Phase(1, number("soft", soft, 1), number("identical", identical), self.histogram, self.multi_scale)
         self.phases = PHASES if phases == "project" else (constant,)
         self.teacher = teacher.requires_grad_(False).eval()
         self.teacher_sha256 = fingerprint(teacher)  # a run with another teacher is another run
@@ -196,7 +196,7 @@ def run(
     of_student = histogram_analogy.options_of(histogram_analogy.run)
     known = of_student + histogram_analogy.options_of(run)
     parse_settings(also=known, **{name: value for name, value in options.items() if name not in of_student})
-    _check(phases, soft, options.get("recipe", "paper"))
+    _check(phases, soft, identical, options.get("recipe", "paper"))
     if not teacher:
         raise ValueError("teacher: name the network to learn from, one of data/pretrained or a folder with weights")
     make = partial(
@@ -209,10 +209,10 @@ def run(
     return histogram_analogy.run(folder, make, **options)
 
 
-def _check(phases: str, soft: float, recipe: str) -> None:
+def _check(phases: str, soft: float, identical: float, recipe: str) -> None:
     if phases not in SCHEDULES:
         raise ValueError(f"phases: expected one of {', '.join(SCHEDULES)}, got {phases!r}")
-    if not isinstance(soft, int | float) or not 0 <= soft <= 1:
-        raise ValueError(f"soft: expected a number from 0 to 1, got {soft!r}")
+    number("soft", soft, 1)
+    number("identical", identical)
     if recipe != "paper":
         raise ValueError(f"recipe: a distillation follows the paper's, got {recipe!r}")

@@ -22,7 +22,7 @@ from ctlib.data import augment, cache, fivek, pairs, photos, splits
 from ctlib.data.registry import IMAGES, DataError
 from ctlib.losses import histogram_loss, multi_scale_loss
 from ctlib.models.histogram_analogy import HistogramAnalogy, from_unit, to_unit
-from ctlib.settings import parse_settings
+from ctlib.settings import flag, names, number, parse_settings, whole
 
 RECIPES = ("paper", "official-history")
 
@@ -115,12 +115,12 @@ def caches(sets: Sequence[str], size: int) -> list[cache.Cache]:
         size: pixels.
 
     Raises:
-        DataError: a folder is missing or holds no picture.
+        ValueError: what cannot be names. DataError: a folder is missing or holds no picture.
     """
     if not sets:
         raise DataError("sets: name at least one folder of photographs, or photos for the bundled ones")
     found = []
-    for name in [sets] if isinstance(sets, str) else sets:
+    for name in names("sets", sets):
         if name == "photos":
             files = [photos.path(one) for one in photos.names()]
         else:
@@ -169,17 +169,6 @@ def options_of(function: Callable) -> tuple[str, ...]:
     return tuple(one.name for one in parameters if one.kind is one.KEYWORD_ONLY)
 
 
-def _weight(name: str, value) -> float:
-    """A weight as a number; 1e3 is a word to YAML."""
-    try:
-        number = float("nan" if isinstance(value, bool) else value)
-    except (TypeError, ValueError):
-        number = float("nan")
-    if not 0 <= number < float("inf"):
-        raise ValueError(f"{name}: expected a number from 0 on, got {value!r}")
-    return number
-
-
 def run(
     folder: Path | str,
     make: Callable[..., Objective] = Objective,
@@ -222,14 +211,10 @@ def run(
         ValueError: an unknown option. DataError, CheckpointError, TrainingError: see `ctlib.train.fit`.
     """
     settings = parse_settings(also=options_of(run), **settings)
-    for name, value in (("size", size), ("side", side), ("bins", bins)):
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise ValueError(f"{name}: expected a whole number, got {value!r}")
-    for name, value in (("root", root), ("residual", residual), ("curves", curves)):
-        if not isinstance(value, bool):
-            raise ValueError(f"{name}: expected true or false, got {value!r}")
-    histogram, multi_scale = _weight("histogram", histogram), _weight("multi_scale", multi_scale)
-    shares = [_weight("shares", share) for share in (shares if isinstance(shares, list | tuple) else [shares])]
+    size, side, bins = whole("size", size), whole("side", side), whole("bins", bins)
+    root, residual, curves = flag("root", root), flag("residual", residual), flag("curves", curves)
+    histogram, multi_scale = number("histogram", histogram), number("multi_scale", multi_scale)
+    shares = [number("shares", share) for share in (shares if isinstance(shares, list | tuple) else [shares])]
     if data not in ("fivek", "photos"):
         raise ValueError(f"data: expected fivek or photos, got {data!r}")
     if size < side:

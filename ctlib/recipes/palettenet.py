@@ -28,10 +28,10 @@ from ctlib import ops, train
 from ctlib.data import artbench, cache
 from ctlib.data.palettes import PalettePair, PalettePhotos, hue_pairs
 from ctlib.data.registry import DataError
-from ctlib.models.palettenet import PAD, Discriminator, PaletteNet
+from ctlib.models.palettenet import KINDS, PAD, Discriminator, PaletteNet
 from ctlib.recipes import histogram_analogy
 from ctlib.recipes.distill import fingerprint
-from ctlib.settings import parse_settings
+from ctlib.settings import flag, number, parse_settings, share, whole
 
 
 class Objective(nn.Module):
@@ -60,11 +60,9 @@ class Objective(nn.Module):
         super().__init__()
         if side < 2 * PAD or side % PAD:
             raise ValueError(f"side: four halvings need squares of at least 32 pixels that 16 divides, got {side}")
-        for name, value, most in (("crop", crop, 1), ("weight_decay", weight_decay, float("inf"))):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-                raise ValueError(f"{name}: expected a number from 0 to {most}, got {value!r}")
-        self.model, self.side, self.crop, self.saturation = model, side, float(crop), bool(saturation)
-        self.weight_decay, self.frozen = float(weight_decay), frozen
+        self.model, self.side, self.frozen = model, side, frozen
+        self.crop, self.saturation = number("crop", crop, 1), flag("saturation", saturation)
+        self.weight_decay = number("weight_decay", weight_decay)
         if frozen:
             self.generator.encoder.requires_grad_(False)
             self.begun = fingerprint(self.generator)  # a run from other weights is another run
@@ -142,9 +140,7 @@ class Adversarial(Objective):
 
     def __init__(self, model: Players, *, fidelity: float = 10.0, **options):
         super().__init__(model, **options | {"frozen": True})
-        if isinstance(fidelity, bool) or not isinstance(fidelity, int | float) or not 0 <= fidelity < float("inf"):
-            raise ValueError(f"fidelity: expected a number of at least 0, got {fidelity!r}")
-        self.fidelity = float(fidelity)
+        self.fidelity = number("fidelity", fidelity)
 
     @property
     def generator(self) -> PaletteNet:
@@ -292,20 +288,14 @@ def run(
         ValueError: an unknown option, or one that contradicts the weights to begin from.
         DataError, CheckpointError, TrainingError: see `ctlib.train.fit`.
     """
-    own = {"colors": colors, "decoder_norm": decoder_norm, "variant": variant}
-    own |= {"init": init, "dropout": dropout, "bug_compat": bug_compat}
+    own = {"colors": colors, "decoder_norm": decoder_norm, "variant": variant, "init": init}
+    own |= {"dropout": None if dropout is None else share("dropout", dropout)}
+    own |= {"bug_compat": None if bug_compat is None else flag("bug_compat", bug_compat)}
     settings = parse_settings(also=histogram_analogy.options_of(run), **{"lr": 2e-4, "batch": 12} | settings)
-    flags = {
-        "adversary": adversary,
-        "saturation": saturation,
-        "bug_compat": False if bug_compat is None else bug_compat,
-    }
-    for name, value in flags.items():
-        if not isinstance(value, bool):
-            raise ValueError(f"{name}: expected true or false, got {value!r}")
-    for name, value in (("size", size), ("side", side)):
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise ValueError(f"{name}: expected a whole number, got {value!r}")
+    adversary, size, side = flag("adversary", adversary), whole("size", size), whole("side", side)
+    fidelity, forget = number("fidelity", fidelity), share("forget", forget)
+    if discriminator not in KINDS:  # which calls it `kind`
+        raise ValueError(f"discriminator: expected one of {', '.join(KINDS)}, got {discriminator!r}")
     chosen = {"adversary": adversary, "fidelity": fidelity, "discriminator": discriminator, "norms": norms}
     chosen |= {"forget": forget}
     for name, value in chosen.items() if not begin or not adversary else ():

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from ctlib.recipes import palettenet
-from ctlib.settings import parse_settings
+from ctlib.settings import parse_settings, whole
 
 #: what is measured of a training, all of the same loss
 NUMBERS = ("last_batch", "epoch_mean", "validation")
@@ -94,8 +94,7 @@ def train(
         ValueError, DataError, TrainingError: see `ctlib.recipes.palettenet.run`.
     """
     for name, value, least in (("epochs", epochs, 1), ("epoch", epoch, 0), ("seeds", seeds, 1)):
-        if type(value) is not int or value < least:
-            raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
+        whole(name, value, least)
     common = {name: options[name] for name in ("data", "sets", "size", "colors", "palettes") if name in options}
     count = epoch or len(palettenet.pictures(**common, part="train"))
     held_out = palettenet.pictures(**common, part="val")

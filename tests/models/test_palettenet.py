@@ -252,6 +252,8 @@ def test_unknown_options_of_a_discriminator_are_named():
         Discriminator(kind="patch")
     with pytest.raises(ValueError, match="norms: expected one of inner, all, none"):
         Discriminator(norms="some")
+    with pytest.raises(ValueError, match="dropout: expected a share from 0 to below 1, got 'abc'"):
+        Discriminator(dropout="abc")
     for kind, size, least in (("pooled", (31, 64), 32), ("flat", (64, 61), 62)):
         with pytest.raises(ValueError, match=f"size: '{kind}' needs pictures of at least {least} pixels a side"):
             Discriminator(kind=kind, size=size)

@@ -128,6 +128,7 @@ def test_another_encoder_may_round_sides_another_way():
         ({"phases": "mine"}, "phases: expected one of project, constant, got 'mine'"),
         ({"soft": 1.5}, "soft: expected a number from 0 to 1, got 1.5"),
         ({"soft": "half"}, "soft: expected a number from 0 to 1, got 'half'"),
+        ({"identical": "abc"}, "identical: expected a number from 0 on, got 'abc'"),
         ({"recipe": "official-history"}, "recipe: a distillation follows the paper's, got 'official-history'"),
         ({"teacher": ""}, "teacher: name the network to learn from"),
         ({"techer": "x"}, "unknown option 'techer'; known are .*phases.*teacher.*width"),

@@ -176,6 +176,7 @@ def test_a_run_leaves_weights(tmp_path, caches):
         ({"shares": 0.5}, "shares: expected one for each"),
         ({"size": "big"}, "size: expected a whole number, got 'big'"),
         ({"curves": "nope"}, "curves: expected true or false, got 'nope'"),
+        ({"sets": 3}, r"sets: expected a list of names, e\.g\. sets=\[photos\], got 3"),
         ({"histogram": "much"}, "histogram: expected a number from 0 on, got 'much'"),
         ({"steps": 0}, "steps: expected at least 1"),
     ],
