@@ -173,8 +173,10 @@ def in_gamut(lab: Tensor, tolerance: float = 1e-4) -> Tensor:
     Returns:
         `(B, ...)` bool.
     """
-    rgb = linear_to_srgb(xyz_to_linear(lab_to_xyz(lab)))
-    return ((rgb >= -tolerance) & (rgb <= 1 + tolerance)).all(dim=1)
+    # the bounds go to linear light, not the colors to the curve, whose powers take most of the time
+    low, high = srgb_to_linear(torch.tensor([-tolerance, 1 + tolerance], dtype=torch.float64)).tolist()
+    lin_rgb = xyz_to_linear(lab_to_xyz(lab))
+    return ((lin_rgb >= low) & (lin_rgb <= high)).all(dim=1)
 
 
 def gamut_boundary(
