@@ -1,4 +1,4 @@
-"""The photographs that come with the installed packages: the quick profile needs no download.
+"""The photographs that come with the installed packages, so that the quick profile needs no download; other folders.
 
 Files, authors and licenses stand in the table `photos` of `data/registry.toml`.
 
@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from ctlib import images
+from ctlib import images, paths
 from ctlib.data import registry
+from ctlib.data.registry import IMAGES, DataError
 
 
 def names() -> tuple[str, ...]:
@@ -48,3 +49,27 @@ def tensor(name: str, long_side: int | None = None) -> Tensor:
 def manifest(wanted: Iterable[str]) -> dict[str, str]:
     """sha256 of the file of each named photograph, for the result file."""
     return {name: hashlib.sha256(path(name).read_bytes()).hexdigest() for name in wanted}
+
+
+def files(folder: str = "photos") -> dict[str, Path]:
+    """Pictures by name: the bundled photographs, or those of a folder in `$CTLIB_DATA` (its `images` if there is one).
+
+    Raises:
+        DataError: the folder is missing or holds no picture.
+    """
+    if folder == "photos":
+        return {name: path(name) for name in names()}
+    place = paths.data_dir() / folder
+    place = place / "images" if (place / "images").is_dir() else place
+    found = sorted(file for file in place.rglob("*") if file.suffix.lower() in IMAGES)
+    if not found:
+        raise DataError(f"{folder}: no pictures in {place}; set CTLIB_DATA to the folder that holds {folder}/")
+    return {file.relative_to(place).as_posix(): file for file in found}
+
+
+def shown(folder: str, count: int, long_side: int) -> dict[str, np.ndarray]:
+    """Pictures for a gallery, taken evenly from `files`, by their names without suffix: `(H, W, 3)` uint8 sRGB."""
+    found = list(files(folder).items())
+    count = min(count, len(found))
+    chosen = [found[number * len(found) // count] for number in range(count)]
+    return {name.rpartition(".")[0] or name: images.resize(images.read(file), long_side) for name, file in chosen}

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from ctlib import ops, paths, train
 from ctlib.data import augment, cache, fivek, pairs, photos, splits
-from ctlib.data.registry import IMAGES, DataError
+from ctlib.data.registry import DataError
 from ctlib.losses import histogram_loss, multi_scale_loss
 from ctlib.models.histogram_analogy import HistogramAnalogy, from_unit, to_unit
 from ctlib.settings import flag, names, number, parse_settings, whole
@@ -121,14 +121,7 @@ def caches(sets: Sequence[str], size: int) -> list[cache.Cache]:
         raise DataError("sets: name at least one folder of photographs, or photos for the bundled ones")
     found = []
     for name in names("sets", sets):
-        if name == "photos":
-            files = [photos.path(one) for one in photos.names()]
-        else:
-            folder = paths.data_dir() / name
-            folder = folder / "images" if (folder / "images").is_dir() else folder
-            files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
-            if not files:
-                raise DataError(f"{name}: no pictures in {folder}; set CTLIB_DATA to the folder that holds {name}/")
+        files = list(photos.files(name).values())
         found.append(cache.build(files, cache_dir(f"{name}-{size}"), (size, size)))
     return found
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from ctlib import images
 from ctlib.data import photos, registry
+from ctlib.data.registry import DataError
 
 
 @pytest.mark.parametrize("name", photos.names())
@@ -55,3 +57,21 @@ def test_manifest_is_stable_and_what_the_registry_says():
     assert tuple(manifest) == wanted and manifest == photos.manifest(iter(wanted))
     recorded = {item["name"]: item["sha256"] for item in registry.get("photos").items}
     assert photos.manifest(recorded) == recorded
+
+
+def test_pictures_of_a_folder_and_some_to_show(tmp_path, monkeypatch):
+    assert list(photos.files()) == list(photos.names()) == list(photos.shown("photos", 99, 32))
+    monkeypatch.setenv("CTLIB_DATA", str(tmp_path))
+    for name in ("paintings/images/a/1.png", "paintings/images/2.JPG", "flat/3.png", "flat/4.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        images.write(tmp_path / name, photos.load("coffee", 40))
+    (tmp_path / "paintings" / "images" / "index.csv").touch()
+    assert list(photos.files("paintings")) == ["2.JPG", "a/1.png"] and list(photos.files("flat")) == ["3.png", "4.png"]
+    found = photos.shown("paintings", 2, 24)
+    assert list(found) == ["2", "a/1"] and all(max(picture.shape) == 24 for picture in found.values())
+    assert list(photos.shown("flat", 1, 24)) == ["3"] and list(photos.shown("flat", 5, 24)) == ["3", "4"]
+    assert list(photos.shown("photos", 4, 24)) == list(photos.names())[::2]
+    with pytest.raises(
+        DataError, match=r"nowhere: no pictures in .*; set CTLIB_DATA to the folder that holds nowhere/"
+    ):
+        photos.files("nowhere")
