@@ -6,7 +6,7 @@ after a restart, and but for rounding in any batch, on any number of processes.
 Taught in: notebooks/20_train_histogram_analogy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +16,12 @@ from torch.nn import functional
 
 from ctlib import ops
 from ctlib.classical.distribution import spread
-from ctlib.data import augment
+from ctlib.data import augment, splits
 from ctlib.data.cache import Cache
 from ctlib.data.registry import DataError
 
 DRAWS = 15  # uniform numbers that a pair takes
+PARTS = ("all", "train", "val", "test")
 KINDS = ("retouch", "hue", "identity", "palette")
 
 
@@ -37,11 +38,19 @@ class Photos:
 
     Args:
         caches: one or several, of one picture size.
+        part: `"train"`, `"val"` or `"test"`, by the hash of the picture's file, so that two copies of one picture are
+            in one part; or `"all"`.
+        fractions: of the parts, see `ctlib.data.splits.split`.
 
     Item `(index, seed)`: `{"rgb": uint8 (H, W, 3), "seed": seed}`.
+
+    Raises:
+        ValueError: an unknown part. DataError: caches of several sizes, or gray pictures only.
     """
 
-    def __init__(self, *caches: Cache):
+    def __init__(self, *caches: Cache, part: str = "all", fractions: Mapping[str, float] | None = None):
+        if part not in PARTS:
+            raise ValueError(f"part: expected one of {', '.join(PARTS)}, got {part!r}")
         self.caches = caches
         if len({cache.images.shape[1:] for cache in caches}) != 1:
             raise DataError("pairs: the caches hold pictures of different sizes; build them with one size")
@@ -53,6 +62,10 @@ class Photos:
         ]
         if not self.places and any(map(len, caches)):
             raise DataError(f"pairs: all {sum(map(len, caches))} pictures are gray, which teaches no color; add others")
+        if part != "all":
+            divided = splits.split(dict.fromkeys(one for cache in caches for one in cache.sha256), fractions)
+            mine = set(divided.get(part, ()))
+            self.places = [(number, row) for number, row in self.places if caches[number].sha256[row] in mine]
 
     def __len__(self) -> int:
         return len(self.places)

@@ -18,12 +18,11 @@ from torch import Tensor
 from ctlib import color, ops
 from ctlib.atomic import replacing
 from ctlib.classical.extraction import bin_colors, extract_uint8
-from ctlib.data import pairs, splits
+from ctlib.data import pairs
 from ctlib.data.cache import Cache
 from ctlib.data.registry import DataError
 
 METHODS = ("chang", "kmeans")
-PARTS = ("all", "train", "val", "test")
 PLAIN = 0.25  # share of the sources that are the photograph as it is: what a trained network will be given
 
 
@@ -43,9 +42,7 @@ class PalettePhotos(pairs.Photos):
         caches: one or several, of one picture size.
         colors: of a palette, 1 to 12.
         method: how it is found, see `palette_of`.
-        part: `"train"`, `"val"` or `"test"`, by the hash of the picture's file, so that two copies of one picture are
-            in one part; or `"all"`.
-        fractions: of the parts, see `ctlib.data.splits.split`.
+        part, fractions: of `ctlib.data.pairs.Photos`.
 
     Item `(index, seed)`: `{"rgb": uint8 (H, W, 3), "palette": float32 (colors, 3) CIELAB, "seed": seed}`.
 
@@ -61,15 +58,9 @@ class PalettePhotos(pairs.Photos):
         part: str = "all",
         fractions: Mapping[str, float] | None = None,
     ):
-        if part not in PARTS:
-            raise ValueError(f"part: expected one of {', '.join(PARTS)}, got {part!r}")
         _check(colors, method)
-        super().__init__(*caches)
+        super().__init__(*caches, part=part, fractions=fractions)
         self.kind = f"{method}-{colors}"
-        if part != "all":
-            divided = splits.split(dict.fromkeys(one for cache in caches for one in cache.sha256), fractions)
-            mine = set(divided.get(part, ()))
-            self.places = [(number, row) for number, row in self.places if caches[number].sha256[row] in mine]
         self.palettes = [palettes(cache, colors, method) for cache in caches]
 
     def __getitem__(self, place: tuple[int, int]) -> dict:

@@ -102,9 +102,16 @@ class Objective(nn.Module):
             }
 
 
-def photographs(sets: Sequence[str], size: int) -> pairs.Photos:
-    """Photographs to be retouched, see `caches`."""
-    return pairs.Photos(*caches(sets, size))
+def photographs(sets: Sequence[str], size: int, part: str = "all") -> pairs.Photos:
+    """Photographs, see `caches`, all or a part of them.
+
+    Raises:
+        ValueError: an unknown part. DataError: as `caches`, or no picture falls into the part.
+    """
+    found = pairs.Photos(*caches(sets, size), part=part)
+    if not len(found):
+        raise DataError(f"part: no colored picture falls into {part!r}; add pictures, or take 'all'")
+    return found
 
 
 def caches(sets: Sequence[str], size: int) -> list[cache.Cache]:

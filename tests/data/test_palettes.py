@@ -153,9 +153,9 @@ def test_photos_come_with_their_palettes(tmp_path):
 def test_parts_share_no_picture(tmp_path):
     one = cached(tmp_path / "one", 30)
     twice = cache.build([tmp_path / "one" / f"{n}.png" for n in range(10)], tmp_path / "two" / "cache", (12, 16))
-    parts = {name: PalettePhotos(one, twice, colors=2, part=name) for name in palettes.PARTS}
+    parts = {name: PalettePhotos(one, twice, colors=2, part=name) for name in pairs.PARTS}
     hashes = {name: {data.caches[n].sha256[row] for n, row in data.places} for name, data in parts.items()}
-    assert len(parts["all"]) == 40 == sum(len(parts[name]) for name in palettes.PARTS[1:])
+    assert len(parts["all"]) == 40 == sum(len(parts[name]) for name in pairs.PARTS[1:])
     assert len(hashes["train"]) > len(hashes["val"]) > 0
     assert not hashes["train"] & hashes["val"] and not hashes["test"] & (hashes["train"] | hashes["val"])
     nine = PalettePhotos(one, colors=2, part="train", fractions={"train": 0.5, "val": 0.5})

@@ -1,0 +1,86 @@
+r"""Color on its own: a picture's lightness is kept, and a network says only what a and b shall be.
+
+A colorizer sees a small picture. Its a and b are enlarged, for the eye resolves color less finely than lightness, and
+are joined with the lightness of the large picture, so that no detail is lost at any size. (DeOldify, DDColor and the
+demo of Zhang et al. 2016 do likewise.)
+
+Taught in: notebooks/40_colorization_losses.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ctlib import check, ops
+
+Predict = Callable[[Tensor], Tensor]  # L* (B, 1, h, w) in [0, 100] to ab (B, 2, h', w') in CIELAB units
+
+
+def lightness(rgb: Tensor) -> Tensor:
+    """L* of sRGB pictures: `(B, 3, H, W)` in [0, 1] to `(B, 1, H, W)` in [0, 100]. Color, if any, is dropped."""
+    return ops.rgb_to_lab(rgb)[:, :1]
+
+
+def join(lightness: Tensor, ab: Tensor) -> Tensor:
+    """Put lightness and color together.
+
+    Args:
+        lightness: `(B, 1, H, W)` L* in [0, 100].
+        ab: `(B, 2, h, w)` CIELAB units; enlarged or reduced bilinearly to H x W.
+
+    Returns:
+        `(B, 3, H, W)` sRGB in [0, 1]. What a screen cannot show is clipped, and there alone L* changes.
+    """
+    return ops.lab_to_rgb(torch.cat([lightness, resize(ab, lightness.shape[2:])], dim=1)).clamp(0, 1)
+
+
+def best_of_both(rgb: Tensor, source: Tensor) -> Tensor:
+    """Color of a prediction with the lightness of the picture that was to be colored.
+
+    The loss study's post-process ("best of both"), at the size of the picture instead of the network's.
+
+    Args:
+        rgb: `(B, 3, h, w)` sRGB in [0, 1], the prediction.
+        source: `(B, 3, H, W)` sRGB in [0, 1]; its color, if any, is dropped.
+    """
+    return join(lightness(source), ops.rgb_to_lab(rgb)[:, 1:])
+
+
+def colorize(predict: Predict, rgb: Tensor, side: int = 256, *, multiple: int = 8, squash: bool = False) -> Tensor:
+    """Color a picture of any size.
+
+    Args:
+        predict: the network.
+        rgb: `(B, 3, H, W)` sRGB in [0, 1]; only its lightness is looked at.
+        side: the network sees about side x side pixels. What it says depends on it: 256 is what most were trained for.
+        multiple: sides of what the network sees are multiples of this.
+        squash: make it a square, as the published demos do; else the picture keeps its shape.
+
+    Returns:
+        `(B, 3, H, W)` sRGB in [0, 1], with the lightness of `rgb`.
+
+    Raises:
+        ValueError: no sRGB picture, or a side below `multiple`.
+    """
+    check.rgb(rgb, "rgb")
+    if not isinstance(side, int) or isinstance(side, bool) or side < multiple:
+        raise ValueError(f"side: expected a whole number of at least {multiple} pixels, got {side!r}")
+    whole = lightness(rgb)
+    height, width = (side, side) if squash else rgb.shape[2:]
+    return join(whole, predict(resize(whole, network_size(height, width, side, multiple))))
+
+
+def network_size(height: int, width: int, side: int, multiple: int = 8) -> tuple[int, int]:
+    """Height and width, of nearly the same shape, with about side x side pixels, that `multiple` divides."""
+    scale = side / (height * width) ** 0.5
+    return tuple(max(1, round(length * scale / multiple)) * multiple for length in (height, width))
+
+
+def resize(channels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear; where it makes a picture smaller, over all of its pixels."""
+    if channels.shape[2:] == torch.Size(size):
+        return channels
+    smaller = channels.shape[2] > size[0] or channels.shape[3] > size[1]
+    return functional.interpolate(channels, size, mode="bilinear", align_corners=False, antialias=smaller)

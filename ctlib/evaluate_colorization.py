@@ -1,0 +1,147 @@
+"""Is a colored picture near its original, and is it nearer than leaving it gray?
+
+The gray copy, which keeps the true lightness, stands in every table: a colorizer below it does harm on average. Its
+counterpart is the truth itself. Pictures that were trained on are left out by the hash of their file.
+
+Taught in: notebooks/40_colorization_losses.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ctlib import check, chroma, images, metrics, paths
+from ctlib.data import photos, splits
+from ctlib.data.coco import is_gray
+from ctlib.data.registry import IMAGES, DataError
+
+COLUMNS = ("psnr", "psnr_missing_root", "ssim", "ab_rmse", "ciede2000", "colorfulness", "colorfulness_abs")
+BASELINES = ("gray", "truth")
+
+Colorize = Callable[[Tensor], Tensor]  # sRGB (1, 3, H, W), of which only the lightness counts, to sRGB of that size
+Measure = Callable[[Tensor, Tensor], Tensor]  # result and truth to (1,)
+
+
+class Case(NamedTuple):
+    """One photograph: where it is from, its name, its pixels `(1, 3, H, W)` sRGB in [0, 1], its file's SHA-256."""
+
+    set: str
+    name: str
+    truth: Tensor
+    sha256: str
+
+
+def cases(
+    sets: Sequence[str] = ("photos",), long_side: int = 256, *, part: str = "test", limit: int | None = None
+) -> list[Case]:
+    """Photographs in color to be colored anew.
+
+    Args:
+        sets: `"photos"`, those that come with the packages, which nothing here is trained on and all of which are
+            taken; or folders in `$CTLIB_DATA` (their `images` if there is one).
+        long_side: pixels; larger pictures are scaled down to it.
+        part: of a folder, by the hash of the file: `"test"`, `"val"` or `"train"`, as trainings divide them, or
+            `"all"`.
+        limit: at most so many of each set, spread evenly over it.
+
+    Raises:
+        ValueError: an unknown part. DataError: a folder without pictures in color.
+    """
+    if part not in (known := ("all", *splits.FRACTIONS)):
+        raise ValueError(f"part: expected one of {', '.join(known)}, got {part!r}")
+    found = []
+    for name in sets:
+        files = [photos.path(one) for one in photos.names()] if name == "photos" else _files(name)
+        hashes = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+        if name != "photos" and part != "all":
+            mine = set(splits.split(dict.fromkeys(hashes.values()))[part])
+            files = [path for path in files if hashes[path] in mine]
+        step = 1 if limit is None else max(1, len(files) / limit)
+        chosen = [files[int(number * step)] for number in range(min(len(files), limit or len(files)))]
+        kept = [
+            Case(name, path.stem, images.to_tensor(images.resize(picture, long_side)), hashes[path])
+            for path in chosen
+            if not is_gray(picture := images.read(path))
+        ]
+        if not kept:
+            raise DataError(f"{name}: no picture in color falls into {part!r}; add pictures, or take part='all'")
+        found += kept
+    return found
+
+
+def _files(name: str) -> list[Path]:
+    folder = paths.data_dir() / name
+    folder = folder / "images" if (folder / "images").is_dir() else folder
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
+    if not files:
+        raise DataError(f"{name}: no pictures in {folder}; set CTLIB_DATA to the folder that holds {name}/")
+    return files
+
+
+def gray(rgb: Tensor) -> Tensor:
+    """The gray copy: the lightness of `(B, 3, H, W)` sRGB, and no color."""
+    return chroma.join(chroma.lightness(rgb), rgb.new_zeros(len(rgb), 2, 1, 1))
+
+
+def judge(
+    colorizers: Mapping[str, Colorize],
+    given: Iterable[Case],
+    *,
+    wanted: Sequence[str] = COLUMNS,
+    also: Mapping[str, Measure] | None = None,
+) -> list[dict]:
+    """Color every picture by every colorizer and measure the results, 8 bits a channel.
+
+    Args:
+        colorizers: name to function. `gray` and `truth` are added.
+        given: see `cases`.
+        wanted: names in `ctlib.metrics.METRICS`.
+        also: name of a column to a measure that is not among those, e.g. LPIPS with a trunk from elsewhere.
+
+    Returns:
+        One row for each method and picture: `set`, `case`, `method`, the columns.
+
+    Raises:
+        ValueError: a colorizer is named as a baseline, or returns another size.
+    """
+    if taken := set(BASELINES) & set(colorizers):
+        raise ValueError(f"colorizers: {taken.pop()!r} is a baseline that is always measured; choose another name")
+    every = {"gray": gray} | dict(colorizers) | {"truth": lambda rgb: rgb}
+    rows = []
+    for case in given:
+        for name, colorize in every.items():
+            with torch.no_grad():
+                result = colorize(case.truth)
+            check.same_shape(result, case.truth, f"{name} and truth")
+            result = images.to_tensor(images.to_uint8(result))
+            numbers = metrics.evaluate(result, truth=case.truth, metrics=wanted)
+            numbers |= {column: measure(result, case.truth).item() for column, measure in (also or {}).items()}
+            rows.append({"set": case.set, "case": case.name, "method": name, **numbers})
+    return rows
+
+
+def summary(rows: Sequence[dict], of: str | None = None) -> list[dict]:
+    """Means over pictures, one row a method, in the order in which methods first come.
+
+    Args:
+        rows: see `judge`.
+        of: one set only; all by default.
+
+    Returns:
+        Rows of `method` and means. PSNR is the mean of the pictures' dB; of the truth it is infinite.
+    """
+    found: dict[str, list[dict]] = {}
+    for row in rows:
+        if of is None or row["set"] == of:
+            found.setdefault(row["method"], []).append(row)
+    if not found:
+        raise ValueError(f"of: no rows of a set {of!r}")
+    columns = [key for key in rows[0] if key not in ("set", "case", "method")]
+    return [
+        {"method": name, **{column: sum(row[column] for row in group) / len(group) for column in columns}}
+        for name, group in found.items()
+    ]

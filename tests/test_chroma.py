@@ -1,0 +1,66 @@
+"""Color joined with the lightness of another picture, at any size."""
+
+import pytest
+import torch
+
+from ctlib import chroma, color
+from ctlib.data import photos
+
+
+@pytest.fixture(scope="module")
+def rgb():
+    return photos.tensor("chelsea", 200)
+
+
+def test_a_picture_is_its_lightness_and_its_color(rgb):
+    lab = color.rgb_to_lab(rgb)
+    assert torch.allclose(chroma.lightness(rgb), lab[:, :1], atol=1e-3)
+    assert torch.allclose(chroma.join(lab[:, :1], lab[:, 1:]), rgb, atol=1e-4)
+
+
+def test_color_at_an_eighth_of_the_size_keeps_every_detail_of_lightness(rgb):
+    lab = color.rgb_to_lab(rgb)
+    small = chroma.resize(lab[:, 1:], (rgb.shape[2] // 8, rgb.shape[3] // 8))
+    result = color.rgb_to_lab(chroma.join(lab[:, :1], small))
+    shown = color.in_gamut(torch.cat([lab[:, :1], chroma.resize(small, rgb.shape[2:])], dim=1))
+    assert shown.float().mean() > 0.95
+    assert (result[:, 0] - lab[:, 0])[shown].abs().max() < 0.05
+
+
+def test_no_color_at_all_is_gray(rgb):
+    gray = chroma.colorize(lambda lightness: lightness.new_zeros(len(lightness), 2, 4, 4), rgb)
+    assert (gray.amax(1) - gray.amin(1)).max() < 1e-3
+    assert torch.allclose(chroma.lightness(gray), chroma.lightness(rgb), atol=0.02)
+
+
+@pytest.mark.parametrize(("size", "squash"), [((37, 61), False), ((300, 90), False), ((37, 61), True)])
+def test_the_network_sees_about_the_size_asked_for(size, squash):
+    seen = []
+
+    def predict(lightness):
+        seen.append(tuple(lightness.shape))
+        return lightness.expand(-1, 2, -1, -1) * 0
+
+    out = chroma.colorize(predict, torch.rand(2, 3, *size), 64, multiple=16, squash=squash)
+    assert out.shape == (2, 3, *size)
+    ((count, channels, height, width),) = seen
+    assert (count, channels) == (2, 1)
+    assert height % 16 == width % 16 == 0
+    assert (height, width) == (64, 64) if squash else 0.5 * 64**2 <= height * width <= 1.5 * 64**2
+
+
+def test_best_of_both_takes_color_here_and_lightness_there(rgb):
+    tinted = (rgb * torch.tensor([1.0, 0.8, 0.6]).view(1, 3, 1, 1)).clamp(0, 1)
+    result = color.rgb_to_lab(chroma.best_of_both(tinted[:, :, ::2, ::2], rgb))
+    assert (result[:, 0] - color.rgb_to_lab(rgb)[:, 0]).abs().mean() < 0.5
+    # the tint is in all of it, so the means of a and b are those of the prediction
+    wanted = color.rgb_to_lab(tinted)[:, 1:].mean((2, 3))
+    assert torch.allclose(result[:, 1:].mean((2, 3)), wanted, atol=1.5)
+
+
+def test_bad_input_is_named(rgb):
+    with pytest.raises(ValueError, match="divide by 255"):
+        chroma.colorize(lambda lightness: lightness, rgb * 255)
+    for side in (4, True, "256", 256.0):
+        with pytest.raises(ValueError, match="side: expected a whole number of at least 8"):
+            chroma.colorize(lambda lightness: lightness, rgb, side)

@@ -1,0 +1,96 @@
+"""Judging colorizers: the pictures, the baselines, the means."""
+
+import hashlib
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ctlib import chroma, color, images
+from ctlib import evaluate_colorization as judged
+from ctlib.data import splits
+from ctlib.data.registry import DataError
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    return judged.cases(long_side=64, limit=3)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Forty pictures in color and two gray ones."""
+    monkeypatch.setenv("CTLIB_DATA", str(tmp_path))
+    (tmp_path / "mine" / "images").mkdir(parents=True)
+    for number in range(42):
+        noise = np.random.default_rng(number).integers(0, 256, (12, 16, 3), np.uint8)
+        noise = noise[..., :1].repeat(3, 2) if number >= 40 else noise
+        images.write(tmp_path / "mine" / "images" / f"{number:02d}.png", noise)
+    return tmp_path / "mine" / "images"
+
+
+def test_pictures_come_in_parts_that_share_none(folder):
+    parts = {part: judged.cases(["mine"], part=part) for part in splits.FRACTIONS}
+    names = {part: {case.name for case in cases} for part, cases in parts.items()}
+    assert sum(map(len, names.values())) == 40 == len(set().union(*names.values()))
+    for case in parts["test"]:
+        assert case.sha256 == hashlib.sha256((folder / f"{case.name}.png").read_bytes()).hexdigest()
+        assert splits.place(case.sha256) >= 0.9
+    assert len(judged.cases(["mine"], part="all", limit=5)) == 5
+
+
+def test_what_a_training_sees_is_not_judged(folder):
+    from ctlib.data import cache, pairs
+
+    kept = cache.build(sorted(folder.glob("*.png")), folder.parent / "cache", (12, 12))
+    trained = {kept.sha256[row] for _, row in pairs.Photos(kept, part="train").places}
+    assert len(trained) > 20
+    assert not trained & {case.sha256 for case in judged.cases(["mine"])}
+
+
+def test_the_gray_copy_and_the_truth_stand_in_every_table(bundled):
+    rows = judged.judge({}, bundled)
+    assert [row["method"] for row in rows[:2]] == ["gray", "truth"]
+    gray, truth = judged.summary(rows)
+    assert truth["psnr"] == math.inf and truth["ab_rmse"] == 0
+    # gray to 8 bits: the last level may differ in a channel
+    assert gray["colorfulness"] < 0.5 < truth["colorfulness"]
+    assert gray["psnr"] == pytest.approx(gray["psnr_missing_root"] / 2 + 10 * math.log10(2), abs=1e-6)
+
+
+def test_the_gray_copy_keeps_lightness(bundled):
+    for case in bundled:
+        gray = judged.gray(case.truth)
+        assert (gray.amax(1) - gray.amin(1)).max() < 1e-3
+        assert torch.allclose(chroma.lightness(gray), chroma.lightness(case.truth), atol=0.02)
+
+
+def test_a_better_color_is_a_better_number(bundled):
+    def half(rgb):
+        lab = color.rgb_to_lab(rgb)
+        return chroma.join(lab[:, :1], lab[:, 1:] / 2)
+
+    gray, found, _ = judged.summary(judged.judge({"half": half}, bundled))
+    assert found["method"] == "half"
+    assert found["psnr"] > gray["psnr"] + 3 and found["ab_rmse"] == pytest.approx(gray["ab_rmse"] / 2, rel=0.1)
+
+
+def test_other_measures_and_single_sets(bundled):
+    rows = judged.judge({}, bundled, wanted=["psnr"], also={"far": lambda result, truth: (result - truth).abs().max()})
+    assert set(rows[0]) == {"set", "case", "method", "psnr", "far"}
+    assert judged.summary(rows, "photos") == judged.summary(rows)
+    with pytest.raises(ValueError, match="no rows of a set 'moon'"):
+        judged.summary(rows, "moon")
+
+
+def test_bad_input_is_named(bundled, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="part: expected one of all, train, val, test"):
+        judged.cases(part="dev")
+    monkeypatch.setenv("CTLIB_DATA", str(tmp_path))
+    with pytest.raises(DataError, match=r"nowhere: no pictures in .* set CTLIB_DATA"):
+        judged.cases(["nowhere"])
+    with pytest.raises(ValueError, match="'gray' is a baseline"):
+        judged.judge({"gray": judged.gray}, bundled)
+    with pytest.raises(ValueError, match="shrinks and truth: shapes differ"):
+        judged.judge({"shrinks": lambda rgb: rgb[..., ::2]}, bundled)
