@@ -7,10 +7,6 @@ Taught in: notebooks/70_compare.
 """
 
 import functools
-import hashlib
-import logging
-import threading
-import urllib.request
 import warnings
 from pathlib import Path
 from typing import Literal
@@ -18,6 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ctlib import hubcache
+from ctlib.hubcache import MissingWeights
 from ctlib.metrics.inputs import pair
 
 Net = Literal["alex", "vgg", "squeeze"]
@@ -28,11 +26,6 @@ TRUNKS = {
     "squeeze": "squeezenet1_1-b8a52dc0.pth",
 }
 _SMALLEST = 32  # below, AlexNet's last features vanish
-_PATIENCE = 1.5  # seconds to wait for a first answer of the server
-
-
-class MissingWeights(RuntimeError):  # noqa: N818  it reads as what it is
-    """The weights of a network are not here and cannot be had; the message names the file and the remedy."""
 
 
 def lpips(
@@ -78,9 +71,8 @@ def _floats(result: Tensor, truth: Tensor, device: torch.device | str) -> tuple[
 @functools.cache
 def _cached(net: Net, file: Path) -> nn.Module:
     """The model of a trunk file that bears the hash in its name: a broken file must not become a number."""
-    with open(file, "rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if not found.startswith(file.stem.rpartition("-")[2]):
+    found = hubcache.sha256(file)
+    if not found.startswith(hubcache.hash_of_name(file)):
         raise MissingWeights(f"LPIPS ({net}): {file} is damaged (SHA-256 {found[:8]}...); delete it")
     return _model(net, torch.load(file, map_location="cpu", weights_only=True))
 
@@ -104,23 +96,8 @@ def _model(net: Net, trunk: dict[str, Tensor]) -> nn.Module:
 
 def _trunk_file(net: Net, download: bool) -> Path:
     """Where the trunk lies, after fetching it if need be."""
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    file = folder / TRUNKS[net]
-    if file.is_file():
-        return file
-    advice = f"put the file into {folder} ($TORCH_HOME/hub/checkpoints), or go online and start again"
-    if not download:
-        raise MissingWeights(f"LPIPS ({net}): the trunk weights {file.name} are missing; {advice}")
-    url = _address(net)
-    if not _answers(url):
-        raise MissingWeights(f"LPIPS ({net}): no network to fetch the missing trunk weights {file.name}; {advice}")
-    logging.getLogger(__name__).info("downloading %s to %s", file.name, folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(file), hash_prefix=file.stem.rpartition("-")[2], progress=True)
-    except (OSError, RuntimeError) as error:
-        raise MissingWeights(f"LPIPS ({net}): downloading {file.name} failed ({error}); {advice}") from error
-    return file
+    what = f"LPIPS ({net}): the trunk weights"
+    return hubcache.fetch(TRUNKS[net], lambda: _address(net), what, download=download)
 
 
 def _address(net: Net) -> str:
@@ -131,21 +108,3 @@ def _address(net: Net) -> str:
         raise MissingWeights("LPIPS: torchvision is not installed; pip install lpips torchvision") from error
     zoo = {"alex": models.AlexNet_Weights, "vgg": models.VGG16_Weights, "squeeze": models.SqueezeNet1_1_Weights}
     return zoo[net].IMAGENET1K_V1.url
-
-
-@functools.cache
-def _answers(url: str) -> bool:
-    """Whether the server answers soon. In a thread, since looking up a name offline can hang beyond any timeout."""
-    answer = []
-
-    def ask() -> None:
-        try:
-            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_PATIENCE):
-                answer.append(True)
-        except (OSError, ValueError):
-            pass
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(_PATIENCE + 0.3)
-    return bool(answer)

@@ -132,11 +132,11 @@ def offline(monkeypatch, tmp_path) -> Path:
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(urllib.request, "urlopen", unreachable)
-    perceptual._answers.cache_clear()
+    hubcache.answers.cache_clear()
     perceptual._cached.cache_clear()
     table._warn_once.cache_clear()
     yield tmp_path / "hub" / "checkpoints"
-    perceptual._answers.cache_clear()
+    hubcache.answers.cache_clear()
 
 
 @pytest.mark.parametrize("net", ["alex", "vgg", "squeeze"])
