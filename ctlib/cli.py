@@ -12,6 +12,8 @@ from ctlib import images, lut, methods
 from ctlib.classical import palette as palettes
 from ctlib.data import registry
 
+RECIPES = ("histogram_analogy", "distill", "palettenet", "zhang2016", "zhang2017")
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -114,7 +116,7 @@ def list_methods() -> None:
 @app.command()
 @_one_line_errors
 def train(
-    recipe: Annotated[str, typer.Argument(help="what to train: histogram_analogy, distill, palettenet")],
+    recipe: Annotated[str, typer.Argument(help="what to train: " + ", ".join(RECIPES))],
     folder: Annotated[Path, typer.Argument(help="gets checkpoints and weights; an interrupted training goes on there")],
     options: Annotated[
         Path | None, typer.Option("--file", "-f", help="YAML file, e.g. notebooks/profiles/paper/20_...yml")
@@ -126,9 +128,8 @@ def train(
 
     import yaml
 
-    known = ["histogram_analogy", "distill", "palettenet"]
-    if recipe not in known:
-        raise ValueError(f"unknown recipe {recipe!r}; known: {', '.join(known)}")
+    if recipe not in RECIPES:
+        raise ValueError(f"unknown recipe {recipe!r}; known: {', '.join(RECIPES)}")
     module = importlib.import_module(f"ctlib.recipes.{recipe}")
     try:
         values = (yaml.safe_load(options.read_text(encoding="utf-8")) or {}) if options else {}

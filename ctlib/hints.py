@@ -65,9 +65,10 @@ def simulate(
         ValueError: a wrong shape, p outside (0, 1], an unknown law, or not one seed a picture.
     """
     _check(ab, seeds, law)
-    for name, value, least in (("p", p, False), ("everything", everything, True)):
-        if not (0 <= value if least else 0 < value) or not value <= 1:
-            raise ValueError(f"{name}: expected a share from 0 {'' if least else '(excluded) '}to 1, got {value!r}")
+    if not 0 < p <= 1:
+        raise ValueError(f"p: expected a number above 0, at most 1, got {p!r}; 1 gives no hints")
+    if not 0 <= everything <= 1:
+        raise ValueError(f"everything: expected a share from 0 to 1, got {everything!r}")
     boxes = []
     for seed in seeds:
         draws = np.random.default_rng(int(seed))

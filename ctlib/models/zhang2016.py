@@ -12,6 +12,8 @@ Source: Zhang, Isola, Efros, Colorful Image Colorization, ECCV 2016; section 3, 
 Taught in: notebooks/41_classification_colorization.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -149,7 +151,7 @@ def channels(width: float) -> list[int]:
 def block(widths: list[int], stride: int = 1, dilation: int = 1) -> nn.Sequential:
     """Convolutions 3 x 3 from each width to the next, each with a ReLU, the last with the stride; then a BatchNorm."""
     layers = []
-    for place, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False), 2):
+    for place, (inputs, outputs) in enumerate(pairwise(widths), 2):
         step = stride if place == len(widths) else 1
         layers += [nn.Conv2d(inputs, outputs, 3, step, dilation, dilation), nn.ReLU(True)]
     return nn.Sequential(*layers, nn.BatchNorm2d(widths[-1]))

@@ -17,7 +17,7 @@ SIGGRAPH 2017.
 Taught in: notebooks/42_user_guided_colorization.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,9 @@ class Zhang2017(nn.Module, Pretrained):
     """
 
     #: what a file of weights does not say
-    UNTOLD = {"mask_cent": "0 for the converted original weights, 0.5 for networks of the PyTorch re-implementation"}
+    UNTOLD: ClassVar = {
+        "mask_cent": "0 for the converted original weights, 0.5 for networks of the PyTorch re-implementation"
+    }
 
     def __init__(self, hints: HintKind = "local", width: float = 1.0, mask_cent: float = 0.5, init: str = "normal"):
         super().__init__()

@@ -15,7 +15,7 @@ import torch
 from skimage.color import deltaE_cie76, deltaE_ciede2000, rgb2gray, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from ctlib import metrics
+from ctlib import hubcache, metrics
 from ctlib.metrics import MissingWeights, evaluate, fidelity, perceptual, table
 from ctlib.paths import data_dir
 
