@@ -25,12 +25,12 @@ PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 #: the rooms of ctlib from the ground up; CONTRIBUTING.md shows the same rows
 ROOMS = (
-    ("atomic", "paths", "check", "color", "deep", "distinct", "settings"),
+    ("atomic", "paths", "hubcache", "check", "color", "deep", "distinct", "settings"),
     ("ops",),
     ("images", "lut", "checkpoints"),
     ("classical", "metrics"),
     ("segment",),
-    ("regionwise", "enlarge", "chroma"),
+    ("regionwise", "enlarge", "chroma", "hints"),
     ("models", "losses"),
     ("data", "methods"),
     ("evaluate", "evaluate_palettes", "evaluate_colorization"),
