@@ -101,7 +101,8 @@ class Objective(nn.Module):
             error = functional.l1_loss(*error, reduction="none")
         else:
             error = functional.smooth_l1_loss(*error, beta=1 / SCALE, reduction="none")
-        entropy = functional.cross_entropy(logits.float(), classes, reduction="none")
+        flat = logits.float().movedim(1, -1).flatten(0, 2)  # bins last, as they lie in memory
+        entropy = functional.cross_entropy(flat, classes.flatten(), reduction="none").view_as(classes)
         terms = {"ab": error.sum(1), "classes": entropy}
         terms = {name: (kept * each.mean((1, 2))).sum() for name, each in terms.items()}
         loss = self.weight * terms["ab"] + self.classes * terms["classes"]
