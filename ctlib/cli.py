@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ctlib import images, lut, methods
+from ctlib import colorizers, images, lut, methods
 from ctlib.classical import palette as palettes
 from ctlib.data import registry
 
@@ -78,6 +78,35 @@ def recolor(
         print(images.write(target, methods.recolor_uint8(name, picture, wanted, _palette_lab(palette))))
 
 
+@app.command()
+@_one_line_errors
+def colorize(
+    source: Annotated[Path, typer.Argument(help="a photograph, or a folder of them; only lightness is looked at")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="file to write, or folder")],
+    method: Annotated[
+        str, typer.Option("--method", "-m", help=f"one of {', '.join(colorizers.COLORIZERS)}")
+    ] = "resnet",
+    side: Annotated[int, typer.Option(help="the network sees about side x side pixels")] = 256,
+    temperature: Annotated[float | None, typer.Option(help="of zhang2016: 1 is pale, near 0 is bold")] = None,
+    hint: Annotated[list[str] | None, typer.Option(help='of zhang2017: "x,y,#rrggbb" in pixels, repeatable')] = None,
+) -> None:
+    """Color gray photographs at their full size. Exit code 1 if a file of a folder had to be skipped."""
+    options = {} if temperature is None else {"temperature": temperature}
+    if hint:
+        options["hints"] = [_hint(text) for text in hint]
+    report = colorizers.colorize_files(method, source, output, side=side, progress=print, **options)
+    if report.in_color or report.skipped:
+        print(report, file=sys.stderr)
+    raise typer.Exit(1 if report.skipped else 0)
+
+
+def _hint(text: str) -> tuple[int, int, str]:
+    parts = text.replace(" ", "").split(",")
+    if len(parts) != 3 or not all(part.lstrip("-").isdigit() for part in parts[:2]):
+        raise ValueError(f"hint {text!r}: expected x,y,#rrggbb in pixels from the upper left corner")
+    return int(parts[0]), int(parts[1]), parts[2]
+
+
 @app.command("lut")
 @_one_line_errors
 def make_lut(
@@ -107,10 +136,12 @@ def palette(source: Picture, k: Annotated[int, typer.Option("-k", min=1, max=12,
 
 @app.command("methods")
 def list_methods() -> None:
-    """List every method."""
+    """List every method, and every colorizer."""
     width = max(map(len, methods.METHODS))
     for name, method in methods.METHODS.items():
         print(f"{name:{width}}  {method.family:12}  {method.title}")
+    for name, colorizer in colorizers.COLORIZERS.items():
+        print(f"{name:{width}}  {'colorizer':12}  {colorizer.title}")
 
 
 @app.command()

@@ -33,7 +33,7 @@ ROOMS = (
     ("regionwise", "enlarge", "chroma", "hints"),
     ("models", "losses"),
     ("data", "methods"),
-    ("evaluate", "evaluate_palettes", "evaluate_colorization"),
+    ("evaluate", "evaluate_palettes", "evaluate_colorization", "colorizers"),
     ("figures",),
     ("train", "watch"),
     ("recipes",),

@@ -1,0 +1,187 @@
+"""Every colorizer behind one call, for one picture or for a folder of them.
+
+A colorizer sees the lightness of a picture and guesses its color; some listen to hints of color. Results have the size
+of the picture and its lightness.
+
+Taught in: notebooks/41_classification_colorization.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ctlib import check, chroma, images
+from ctlib.data.coco import is_gray
+from ctlib.data.registry import IMAGES
+from ctlib.hints import Hints, from_points
+
+
+@dataclass(frozen=True)
+class Colorizer:
+    """One way to color.
+
+    Attributes:
+        title: name for tables and figures.
+        network: module and class in `ctlib.models`, `"zhang2016.Zhang2016"`; empty for the gray copy.
+        weights: a name in `data/pretrained`, or that of an official file, which is fetched and checked by its hash.
+        options: what its `colorize` takes beside the picture and `side`.
+        cite: key in `book/references.bib`, empty for a baseline.
+    """
+
+    title: str
+    network: str = ""
+    weights: str = ""
+    options: tuple[str, ...] = ()
+    cite: str = ""
+
+
+COLORIZERS: dict[str, Colorizer] = {
+    "gray": Colorizer("gray copy"),
+    "resnet": Colorizer("encoder and decoder, Lab", "resnet_colorizer.ResnetColorizer", "colorizer-lab-l2"),
+    "zhang2016": Colorizer(
+        "Zhang 2016", "zhang2016.Zhang2016", "zhang2016-tiny", ("temperature",), "zhang2016colorful"
+    ),
+    "zhang2017": Colorizer("Zhang 2017", "zhang2017.Zhang2017", "zhang2017-tiny", ("hints",), "zhang2017real"),
+    "eccv16": Colorizer(
+        "Zhang 2016 (official weights)", "zhang2016.Zhang2016", "eccv16", ("temperature",), "zhang2016colorful"
+    ),
+    "siggraph17": Colorizer(
+        "Zhang 2017 (official weights)", "zhang2017.Zhang2017", "siggraph17", ("hints",), "zhang2017real"
+    ),
+}
+
+
+@dataclass
+class Report:
+    """What became of a folder: files written, files skipped and why, files whose own color was dropped."""
+
+    written: list[Path] = field(default_factory=list)
+    skipped: dict[Path, str] = field(default_factory=dict)
+    in_color: list[Path] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.written)} colored, {len(self.skipped)} skipped"]
+        if self.in_color:
+            lines.append(f"{len(self.in_color)} in color already: their lightness was taken, their color dropped")
+        return "\n".join([*lines, *(f"  skipped {path}: {reason}" for path, reason in self.skipped.items())])
+
+
+def get(name: str) -> Colorizer:
+    """Look a colorizer up. Raises `ValueError` that lists the known ones."""
+    if name not in COLORIZERS:
+        raise ValueError(f"unknown colorizer {name!r}; known: {', '.join(COLORIZERS)}")
+    return COLORIZERS[name]
+
+
+@cache
+def _network(network: str, weights: str):
+    module, _, name = network.partition(".")
+    return getattr(importlib.import_module(f"ctlib.models.{module}"), name).from_pretrained(weights)
+
+
+def colorize(name: str, rgb: Tensor, *, side: int = 256, **options) -> Tensor:
+    """Color a batch of pictures.
+
+    Args:
+        name: key of `COLORIZERS`.
+        rgb: `(B, 3, H, W)` sRGB in [0, 1], gray or in color: only its lightness is looked at.
+        side: the network sees about side x side pixels, see `ctlib.chroma.colorize`.
+        options: of the colorizer: `temperature` of its annealed mean; `hints`, either `ctlib.hints.Hints`, or for a
+            single picture points `(x, y, color)`, see `ctlib.hints.from_points`, each of which becomes a square of
+            5 x 5 pixels of what the network sees.
+
+    Returns:
+        `(B, 3, H, W)` sRGB in [0, 1].
+
+    Raises:
+        ValueError: unknown colorizer or option, or wrong input.
+        CheckpointError: its weights are not here and cannot be had.
+    """
+    one = get(name)
+    check.rgb(rgb, "rgb")
+    if unknown := sorted(set(options) - set(one.options)):
+        takes = f"it takes {', '.join(one.options)}" if one.options else "it takes none"
+        raise ValueError(f"{name} has no option {unknown[0]!r}; {takes}")
+    if isinstance(options.get("hints"), list):
+        options["hints"] = _at_points(options["hints"], rgb, side)
+    if not one.network:
+        return chroma.colorize(lambda lightness: lightness.expand(-1, 2, -1, -1) * 0, rgb, side)
+    with torch.no_grad():
+        return _network(one.network, one.weights).colorize(rgb, side=side, **options)
+
+
+def _at_points(points: list, rgb: Tensor, side: int) -> Hints:
+    if len(rgb) != 1:
+        raise ValueError(f"hints: points belong to one picture, got {len(rgb)}; give ctlib.hints.Hints")
+    height, width = rgb.shape[2:]
+    radius = round(2 * max(1.0, (height * width) ** 0.5 / side))
+    return from_points(points, (height, width), radius, lightness=chroma.lightness(rgb))
+
+
+def colorize_files(
+    name: str,
+    source: Path | str,
+    output: Path | str,
+    *,
+    side: int = 256,
+    suffix: str = ".png",
+    progress: Callable[[Path], None] | None = None,
+    **options,
+) -> Report:
+    """Color a picture, or every picture of a folder and the folders in it, at the size they come in.
+
+    A file that cannot be read is skipped and listed; the others are done. Each result is written whole or not at all.
+
+    Args:
+        name: key of `COLORIZERS`.
+        source: a file, or a folder.
+        output: a file for a file; for a folder a folder, which is made and gets the same names.
+        side, options: of `colorize`.
+        suffix: of the files in a folder of results.
+        progress: called with each file that was written.
+
+    Raises:
+        ValueError: unknown colorizer or option, no pictures, or a source or output of the wrong kind.
+        CheckpointError: the weights are not here and cannot be had.
+    """
+    source, output, report = Path(source), Path(output), Report()
+    if not source.exists():
+        raise ValueError(f"{source}: no such file or folder")
+    whole = source.is_dir()
+    if whole and output.exists() and not output.is_dir():
+        raise ValueError(f"{output}: is a file; a folder of pictures needs a folder for its results")
+    if output.resolve() == source.resolve():
+        raise ValueError(f"{output}: the results would take the place of the pictures; name another")
+    images.format_of(f"a{suffix}" if whole else output)  # before minutes of work, not after
+    for path, target in _targets(source, output, suffix) if whole else [(source, output)]:
+        try:
+            picture = images.read(path)
+        except images.ImageReadError as error:
+            if not whole:
+                raise
+            report.skipped[path] = str(error).removeprefix(f"{path}: ")
+            continue
+        if not is_gray(picture):
+            report.in_color.append(path)
+        result = colorize(name, images.to_tensor(picture), side=side, **options)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        report.written.append(images.write(target, result))
+        if progress:
+            progress(target)
+    return report
+
+
+def _targets(source: Path, output: Path, suffix: str) -> Iterator[tuple[Path, Path]]:
+    """Every picture of a folder and where its result goes: `a.jpg` to `a.png`, beside `a.tif` to `a.jpg.png`."""
+    found = [path for path in sorted(source.rglob("*")) if path.suffix.lower() in IMAGES and path.is_file()]
+    found = [path for path in found if output.resolve() not in path.resolve().parents]  # of an earlier call
+    if not found:
+        raise ValueError(f"{source}: holds no pictures ({', '.join(sorted(IMAGES))})")
+    plain = [output / path.relative_to(source).with_suffix(suffix) for path in found]
+    for path, target in zip(found, plain, strict=True):
+        yield path, target if plain.count(target) == 1 else output / f"{path.relative_to(source)}{suffix}"
