@@ -34,7 +34,7 @@ ROOMS = (
     ("models", "losses"),
     ("data", "methods"),
     ("evaluate", "evaluate_palettes", "evaluate_colorization", "colorizers"),
-    ("figures",),
+    ("figures", "canvas"),
     ("train", "watch"),
     ("recipes",),
     ("bench",),
