@@ -89,7 +89,7 @@ class Zhang2017(nn.Module, Pretrained):
             for _ in range(3):
                 layers += [nn.Conv2d(four, four, 1), nn.ReLU(True), nn.BatchNorm2d(four)]
             self.model_glob = nn.Sequential(*layers)
-        start(self, init)
+        start(self, init, [self.model_class[0], self.model_out[0]])
 
     def forward(
         self,
