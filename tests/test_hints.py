@@ -80,7 +80,7 @@ def test_a_patch_has_the_mean_of_its_place_and_later_ones_cover(monkeypatch):
     left = list(boxes)
     monkeypatch.setattr(hints, "_place", lambda *_: left.pop(0))
     found = fixed(ab, 2, [0])
-    first, second = (ab[0, :, t:b, l:r].mean((1, 2)) for t, b, l, r in boxes)
+    first, second = (ab[0, :, top:bottom, first:last].mean((1, 2)) for top, bottom, first, last in boxes)
     torch.testing.assert_close(found.ab[0, :, 0, 0], first)
     torch.testing.assert_close(found.ab[0, :, 3, 3], second)  # of both patches
     torch.testing.assert_close(found.ab[0, :, 5, 6], second)

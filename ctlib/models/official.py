@@ -8,6 +8,7 @@ Taught in: notebooks/41_classification_colorization.
 """
 
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -89,7 +90,9 @@ def read(path: Path) -> dict[str, Tensor]:
         CheckpointError: damaged, or something else than tensors.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch comments on odd files before it refuses them
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise CheckpointError(f"{path}: not readable as tensors ({reason}); download it again") from error

@@ -1,5 +1,7 @@
 """Zhang 2016: counts and names of the released network, how a distribution is decoded, pictures of any size."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -48,7 +50,7 @@ def test_names_and_shapes_of_the_released_weights(published):
     plan = {1: (1, 64, 64), 2: (64, 128, 128), 3: (128, 256, 256, 256), 4: (256, 512, 512, 512)}
     plan |= {number: (512, 512, 512, 512) for number in (5, 6, 7)}
     for number, widths in plan.items():
-        for place, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+        for place, (inputs, outputs) in enumerate(pairwise(widths)):
             expected[f"model{number}.{2 * place}.weight"] = (outputs, inputs, 3, 3)
             expected[f"model{number}.{2 * place}.bias"] = (outputs,)
         norm = f"model{number}.{2 * (len(widths) - 1)}"
@@ -102,7 +104,9 @@ def test_a_folded_temperature_is_not_applied_twice():
         part.div_(0.38)
     lightness = levels(1, 1, 16, 16)
     for temperature in (0.38, 1.0):
-        torch.testing.assert_close(folded.ab(lightness, temperature), plain.ab(lightness, temperature), atol=1e-3, rtol=0)
+        torch.testing.assert_close(
+            folded.ab(lightness, temperature), plain.ab(lightness, temperature), atol=1e-3, rtol=0
+        )
     torch.testing.assert_close(folded.ab(lightness, None), plain.ab(lightness), atol=1e-3, rtol=0)
 
 

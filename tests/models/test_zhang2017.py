@@ -1,5 +1,7 @@
 """Zhang 2017: counts and names of the released network, who gets which gradient, its two traps, hints of both kinds."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -10,34 +12,12 @@ from ctlib.data import photos
 from ctlib.hints import Hints, from_points, global_hints
 from ctlib.images import to_tensor
 from ctlib.models.zhang2017 import CLASSES, Zhang2017, ab_of, class_of
+from models.repeater import repeater
 
 
 def network(kind: str = "local", seed: int = 0, **options) -> Zhang2017:
     torch.manual_seed(seed)
     return Zhang2017(kind, **{"width": 0.06, "init": "he"} | options).eval()
-
-
-def repeater(mask_cent: float = 0.0, told: float = 0.0) -> Zhang2017:
-    """A network by hand that paints each hint where it is: a and b pass through conv1, its shortcut and the ab head.
-
-    It passes them where it sees the mask, and expects that to be shifted by `told`.
-    """
-    net = network(width=0.125, mask_cent=mask_cent)
-    with torch.no_grad():
-        for name, value in net.state_dict().items():
-            if "running" not in name and "tracked" not in name:
-                value.zero_()
-        for norm in (net.model1[4], net.model2[4], net.model3[6]):
-            norm.weight.fill_(1)
-        first, short, last = net.model1[0].weight, net.model1short10[0].weight, net.model10[1].weight
-        for channel in (0, 1):  # a and b, each as what is above and what is below 0
-            for place, sign in ((2 * channel, 1), (2 * channel + 1, -1)):
-                first[place, 1 + channel, 1, 1] = sign
-                first[place, 3, 1, 1] = 10.0
-                net.model1[0].bias[place] = 10.0 * told - 10.0  # nothing passes where the mask is 0
-                net.model1[2].weight[place, place, 1, 1] = short[place, place, 1, 1] = last[place, place, 1, 1] = 1
-                net.model_out[0].weight[channel, place] = sign
-    return net
 
 
 def levels(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -71,7 +51,7 @@ def test_names_and_shapes_of_the_released_weights(published):
     plan |= {number: (512, 512, 512, 512) for number in (5, 6, 7)}
     convs, norms = {}, {}
     for number, widths in plan.items():
-        for place, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+        for place, (inputs, outputs) in enumerate(pairwise(widths)):
             convs[f"model{number}.{2 * place}"] = (outputs, inputs, 3, 3)
         norms[f"model{number}.{2 * (len(widths) - 1)}"] = widths[-1]
     convs |= {"model8up.0": (512, 256, 4, 4), "model9up.0": (256, 128, 4, 4), "model10up.0": (128, 128, 4, 4)}
