@@ -22,6 +22,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from ctlib import check
 from ctlib.checkpoints import Pretrained
 from ctlib.hints import GLOBAL, Hints, none_like, resized
 from ctlib.models import official
@@ -165,6 +166,7 @@ class Zhang2017(nn.Module, Pretrained):
         Raises:
             ValueError: wrong input; the message names what and the remedy.
         """
+        check.rgb(rgb, "rgb")
         if self.hints == "local" and hints is not None:
             hints = _pair(hints)
             if hints.ab.shape[2:] != rgb.shape[2:]:
