@@ -14,10 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ctlib import check, chroma, images, metrics, paths
+from ctlib import check, chroma, color, hints, images, metrics, paths
 from ctlib.data import photos, splits
 from ctlib.data.coco import is_gray
 from ctlib.data.registry import IMAGES, DataError
+from ctlib.models.zhang2017 import Zhang2017
 
 COLUMNS = ("psnr", "psnr_missing_root", "ssim", "ab_rmse", "ciede2000", "colorfulness", "colorfulness_abs")
 BASELINES = ("gray", "truth")
@@ -121,6 +122,31 @@ def judge(
             numbers = metrics.evaluate(result, truth=case.truth, metrics=wanted)
             numbers |= {column: measure(result, case.truth).item() for column, measure in (also or {}).items()}
             rows.append({"set": case.set, "case": case.name, "method": name, **numbers})
+    return rows
+
+
+def by_hints(network: Zhang2017, given: Iterable[Case], counts: Sequence[int], *, seeds: int = 1) -> list[dict]:
+    """PSNR by the number of hints, as the authors of Zhang 2017 measure it: patches of 6 x 6 pixels of the truth.
+
+    Args:
+        network: with local hints, in evaluation mode.
+        given: see `cases`; they are brought to about 256 x 256 pixels.
+        counts: numbers of hints.
+        seeds: draws of their places, the same for every network.
+
+    Returns:
+        One row for each picture, count and draw: `set`, `case`, `count`, `seed`, `psnr`.
+    """
+    rows, draws = [], [(count, seed) for count in counts for seed in range(seeds if count else 1)]
+    for case in given:
+        truth = chroma.resize(case.truth, chroma.network_size(*case.truth.shape[2:], 256)).clamp(0, 1)
+        lab = color.rgb_to_lab(truth)
+        for count, seed in draws:
+            with torch.no_grad():
+                ab = network.ab(lab[:, :1], hints.fixed(lab[:, 1:], count, [seed]))
+            result = images.to_tensor(images.to_uint8(chroma.join(lab[:, :1], ab)))
+            numbers = {"count": count, "seed": seed, "psnr": metrics.psnr(result, truth).item()}
+            rows.append({"set": case.set, "case": case.name, **numbers})
     return rows
 
 

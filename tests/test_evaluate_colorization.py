@@ -84,6 +84,22 @@ def test_other_measures_and_single_sets(bundled):
         judged.summary(rows, "moon")
 
 
+def test_more_hints_are_nearer_for_a_network_that_repeats_what_it_is_told(bundled):
+    class Repeats:
+        """Paints its hints where they are, and gray elsewhere."""
+
+        def ab(self, lightness, given):
+            return given.ab * given.mask
+
+    rows = judged.by_hints(Repeats(), bundled, (0, 5, 400), seeds=2)
+    assert len(rows) == len(bundled) * (1 + 2 + 2)
+    mean = {n: np.mean([row["psnr"] for row in rows if row["count"] == n]) for n in (0, 5, 400)}
+    assert mean[0] < mean[5] < mean[400]
+    gray = judged.summary(judged.judge({}, bundled, wanted=["psnr"]))[0]["psnr"]
+    assert mean[0] == pytest.approx(gray, abs=0.7)  # at another size
+    assert rows == judged.by_hints(Repeats(), bundled, (0, 5, 400), seeds=2)
+
+
 def test_bad_input_is_named(bundled, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="part: expected one of all, train, val, test"):
         judged.cases(part="dev")

@@ -1,0 +1,46 @@
+"""Judge the shipped colorizers on photographs that none of them has seen: a record for chapters 41 and 42.
+
+    CTLIB_DATA=<folder with scenes256/ and imagenet_samples/> python benchmarks/judge_colorization.py
+
+LPIPS (SqueezeNet variant) is measured where SqueezeNet's trunk is at hand, see `--trunk`. The result,
+`judge_colorization.json`, goes to `_build/lab/results`; a reviewed copy is the record in `book/results`.
+"""
+
+import argparse
+from functools import partial
+
+from ctlib import checkpoints, colorizers, evaluate_colorization, results
+from ctlib.models.zhang2017 import Zhang2017
+
+COUNTS = (0, 1, 2, 3, 5, 10, 20, 50, 100)  # of the authors' curve, as far as it is steep
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sets", nargs="+", default=["scenes256", "imagenet_samples"], help="folders in $CTLIB_DATA")
+    parser.add_argument("--limit", type=int, default=40, help="pictures of each set, of those held back")
+    parser.add_argument("--seeds", type=int, default=3, help="draws of the places of hints")
+    chosen = parser.parse_args()
+    run = results.start("judge_colorization", sets=chosen.sets, limit=chosen.limit, seeds=chosen.seeds)
+    cases = evaluate_colorization.cases(chosen.sets, limit=chosen.limit)
+    rows = evaluate_colorization.judge(shipped(), cases)
+    network = Zhang2017.from_pretrained(colorizers.get("zhang2017").weights)
+    told = evaluate_colorization.by_hints(network, cases, COUNTS, seeds=chosen.seeds)
+    print(run.write(rows, hints=told, data={f"{case.set}/{case.name}": case.sha256 for case in cases}))
+    for row in evaluate_colorization.summary(rows):
+        print(f"{row['method']:14}", *(f"{key} {value:7.3f}" for key, value in row.items() if key != "method"))
+    for count in COUNTS:
+        found = [row["psnr"] for row in told if row["count"] == count]
+        print(f"{count:4} hints: {sum(found) / len(found):.2f} dB")
+
+
+def shipped() -> dict:
+    """Every colorizer whose weights lie in the repository."""
+    here = {path.name for path in checkpoints.SHIPPED.iterdir()}
+    return {
+        name: partial(colorizers.colorize, name) for name, one in colorizers.COLORIZERS.items() if one.weights in here
+    }
+
+
+if __name__ == "__main__":
+    main()
