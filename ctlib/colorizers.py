@@ -44,9 +44,9 @@ COLORIZERS: dict[str, Colorizer] = {
     "gray": Colorizer("gray copy"),
     "resnet": Colorizer("encoder and decoder, Lab", "resnet_colorizer.ResnetColorizer", "colorizer-lab-l2"),
     "zhang2016": Colorizer(
-        "Zhang 2016", "zhang2016.Zhang2016", "zhang2016-tiny", ("temperature",), "zhang2016colorful"
+        "Zhang 2016", "zhang2016.Zhang2016", "zhang2016-quarter", ("temperature",), "zhang2016colorful"
     ),
-    "zhang2017": Colorizer("Zhang 2017", "zhang2017.Zhang2017", "zhang2017-tiny", ("hints",), "zhang2017real"),
+    "zhang2017": Colorizer("Zhang 2017", "zhang2017.Zhang2017", "zhang2017-quarter", ("hints",), "zhang2017real"),
     "eccv16": Colorizer(
         "Zhang 2016 (official weights)", "zhang2016.Zhang2016", "eccv16", ("temperature",), "zhang2016colorful"
     ),
