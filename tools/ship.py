@@ -3,8 +3,8 @@
     python tools/ship.py _build/training/film histogram-analogy-film-tiny \\
         --about "What it is." --method analogy_film --record book/results/judge_shipped.json
 
-Run `benchmarks/judge_shipped.py`, or `judge_palettes.py`, between a first and a second call: the card quotes its
-numbers.
+Run the benchmark that judges, `judge_shipped.py`, `judge_palettes.py` or `judge_colorization.py`, between a first and
+a second call: the card quotes its numbers.
 """
 
 import argparse
@@ -94,6 +94,28 @@ def scored(record: dict, method: str, columns: dict, places: dict[str, str], ben
     return "\n".join([*lines, "", f"Measured at {side} px by `benchmarks/{benchmark}.py`, commit {commit}."])
 
 
+def color_scores(record: dict, method: str) -> str:
+    """Numbers of a colorizer, from `judge_colorization.json`: beside the gray copy, and by the number of hints."""
+    columns = {"psnr": ("PSNR, dB", 2), "ciede2000": ("CIEDE2000", 2), "colorfulness": ("colorfulness", 1)}
+    lines = [f"| Held back | {' | '.join(title for title, _ in columns.values())} |", "|---" * (1 + len(columns)) + "|"]
+
+    def mean(name: str, key: str) -> float:
+        found = [row[key] for row in record["rows"] if row["method"] == name]
+        return sum(found) / len(found)
+
+    for name, who in (("gray", "gray copy"), (method, "these weights")):
+        cells = (f"{mean(name, key):.{digits}f}" for key, (_, digits) in columns.items())
+        lines.append(f"| {who} | {' | '.join(cells)} |")
+    lines += ["", f"The {len(record['data'])} photographs have a colorfulness of {mean('truth', 'colorfulness'):.1f}."]
+    told = {}
+    for row in record["hints"] if method == "zhang2017" else ():
+        told.setdefault(row["count"], []).append(row["psnr"])
+    if told:
+        curve = ", ".join(f"{sum(found) / len(found):.2f} with {count}" for count, found in sorted(told.items()))
+        lines += ["", f"PSNR in dB by the number of hints of 6 x 6 pixels: {curve}."]
+    return "\n".join([*lines, "", f"Measured by `benchmarks/judge_colorization.py`, commit {record['commit']}."])
+
+
 @dataclass(frozen=True)
 class Kind:
     """What the card of an architecture says.
@@ -143,6 +165,31 @@ out = network.recolor(source, palette)  # (B, 3, H, W) sRGB in [0, 1]; {colors} 
         scores=palette_scores,
     ),
 }
+_COLORIZER = {
+    "pairs": "made gray",
+    "unseen": "a fifth of those sets, by the hash of the file, and the photographs that come with the packages",
+    "scores": color_scores,
+}
+KINDS |= {
+    "mask_cent": Kind(
+        usage="""\
+from ctlib import colorizers
+
+out = colorizers.colorize("zhang2017", rgb, hints=[(120, 90, "#a03020")])  # (1, 3, H, W) sRGB in [0, 1]""",
+        note="",
+        loss="loss",
+        **_COLORIZER,
+    ),
+    "folded": Kind(
+        usage="""\
+from ctlib import colorizers
+
+out = colorizers.colorize("zhang2016", rgb, temperature=0.38)  # (B, 3, H, W) sRGB in [0, 1]""",
+        note="",
+        loss="cross_entropy",
+        **_COLORIZER,
+    ),
+}
 UNJUDGED = "No metrics yet: run the benchmark that judges it."
 #: sets that the book judges on; paintings of any other set are kept out too, since a card says so
 JUDGED = {"photos", "fivek", "dpst", "kodak", "wikiart7", "art_pd"}
@@ -154,7 +201,7 @@ def main() -> None:
     parser.add_argument("name", help="of the weights, a folder in data/pretrained")
     parser.add_argument("--method", default="", help="key in ctlib.methods.METHODS, to find its numbers in the record")
     parser.add_argument("--about", required=True, help="one paragraph for the card: what this network is")
-    parser.add_argument("--record", type=Path, help="judge_shipped.json or judge_palettes.json")
+    parser.add_argument("--record", type=Path, help="what the benchmark that judges has written")
     options = parser.parse_args()
     state = checkpoints.load_state(options.folder / "resume.pt")
     identity, history = state["identity"], state["history"]
