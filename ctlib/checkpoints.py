@@ -117,14 +117,20 @@ class Pretrained(PyTorchModelHubMixin):
         Args:
             folder: made if missing. A hub id is not taken: see `push_to_hub`.
             _: what `push_to_hub` passes on; the card is written by hand.
-            dtype: of the stored weights. float16 halves the file; the network computes in float32 either way.
+            dtype: of the stored weights, but for the statistics of norms. float16 halves the file; the network
+                computes in float32 either way.
 
         Raises:
             CheckpointError: weights that are not finite in `dtype`; nothing is written then.
         """
         folder = Path(folder)
         weights = {key: value.detach().cpu().contiguous() for key, value in self.state_dict().items()}
-        weights = {key: value.to(dtype) if value.is_floating_point() else value for key, value in weights.items()}
+        # what norms know of their inputs is little to store, and may be too large for float16
+        counted = {key for key, _ in self.named_buffers()}
+        weights = {
+            key: value.to(dtype) if value.is_floating_point() and key not in counted else value
+            for key, value in weights.items()
+        }
         if bad := [key for key, value in weights.items() if not torch.isfinite(value).all()]:
             raise CheckpointError(
                 f"{folder}: {bad[0]} holds values that are not finite in {dtype}; nothing was written; "

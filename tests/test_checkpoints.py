@@ -396,6 +396,14 @@ def test_what_half_precision_cannot_hold_is_not_saved(tmp_path, value):
         assert Net.from_pretrained(tmp_path).last.bias[1] == 1e5
 
 
+def test_what_norms_know_of_large_inputs_is_kept(tmp_path):
+    network = Counting()
+    network.norm.running_var.fill_(1e6)  # beyond float16, where features are in the thousands
+    again = Counting.from_pretrained(network.save_pretrained(tmp_path))
+    assert (again.norm.running_var == 1e6).all()
+    assert load_weights(tmp_path / "model.safetensors")["norm.weight"].dtype == torch.float16
+
+
 # Names
 
 
