@@ -167,7 +167,7 @@ out = network.recolor(source, palette)  # (B, 3, H, W) sRGB in [0, 1]; {colors} 
 }
 _COLORIZER = {
     "pairs": "made gray",
-    "unseen": "a fifth of those sets, by the hash of the file, and the photographs that come with the packages",
+    "unseen": "a fifth of each set, by the hash of the file, and the photographs that come with the packages",
     "scores": color_scores,
 }
 KINDS |= {
