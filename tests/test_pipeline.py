@@ -31,7 +31,7 @@ ROOMS = (
     ("classical", "metrics"),
     ("segment",),
     ("regionwise", "enlarge", "chroma", "hints"),
-    ("models", "losses"),
+    ("models", "losses", "perceptual_losses"),
     ("data", "methods"),
     ("evaluate", "evaluate_palettes", "evaluate_colorization", "colorizers"),
     ("figures", "canvas"),

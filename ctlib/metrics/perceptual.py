@@ -53,15 +53,29 @@ def lpips(
     """
     device = result.device if isinstance(result, Tensor) else "cpu"
     result, truth = pair(result, truth)
-    if net not in TRUNKS:
-        raise ValueError(f"net: expected one of {', '.join(TRUNKS)}, got {net!r}")
+    _known(net)
     if min(result.shape[2:]) < _SMALLEST:
         raise ValueError(f"result: LPIPS needs {_SMALLEST} x {_SMALLEST} pixels, got {tuple(result.shape[2:])}")
-    model = _cached(net, _trunk_file(net, download)) if trunk is None else _model(net, trunk)
-    model = model.to(device)
+    network = model(net, trunk, download).to(device)
     with torch.no_grad():
-        values = [model(2 * a[None] - 1, 2 * b[None] - 1) for a, b in zip(*_floats(result, truth, device), strict=True)]
+        values = [
+            network(2 * a[None] - 1, 2 * b[None] - 1) for a, b in zip(*_floats(result, truth, device), strict=True)
+        ]
     return torch.cat(values).flatten().to("cpu", torch.float64)
+
+
+def model(net: Net = "alex", trunk: dict[str, Tensor] | None = None, download: bool = True) -> nn.Module:
+    """The authors' network, frozen: two pictures `(B, 3, H, W)` in [-1, 1] to `(B, 1, 1, 1)`, with a gradient.
+
+    Arguments and errors are those of `lpips`.
+    """
+    _known(net)
+    return _cached(net, _trunk_file(net, download)) if trunk is None else _model(net, trunk)
+
+
+def _known(net: str) -> None:
+    if net not in TRUNKS:
+        raise ValueError(f"net: expected one of {', '.join(TRUNKS)}, got {net!r}")
 
 
 def _floats(result: Tensor, truth: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor]:
