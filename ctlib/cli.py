@@ -12,7 +12,7 @@ from ctlib import colorizers, images, lut, methods
 from ctlib.classical import palette as palettes
 from ctlib.data import registry
 
-RECIPES = ("histogram_analogy", "distill", "palettenet", "zhang2016", "zhang2017")
+RECIPES = ("histogram_analogy", "distill", "palettenet", "zhang2016", "zhang2017", "features", "resnet_colorizer")
 
 app = typer.Typer(
     no_args_is_help=True,
