@@ -25,7 +25,18 @@ from ctlib import paths
 from ctlib.atomic import replacing
 
 # code that a training's bits come from
-_TRAINING = ("train.py", "settings.py", "losses.py", "color.py", "classical", "recipes", "models", "data", "ops")
+_TRAINING = (
+    "train.py",
+    "settings.py",
+    "losses.py",
+    "perceptual_losses.py",
+    "color.py",
+    "classical",
+    "recipes",
+    "models",
+    "data",
+    "ops",
+)
 _PACKAGES = ("torch", "numpy", "scikit-image", "scikit-learn", "scipy", "pillow")
 
 

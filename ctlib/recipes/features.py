@@ -216,14 +216,30 @@ def teacher() -> Teacher:
 
 
 @torch.no_grad()
-def validate(model: Imitator, dataset: pairs.Photos, *, side: int = 128, batch: int = 8) -> dict[str, float]:
-    """What is missed at each layer, mean over batches of one square of each picture, the same ones each time."""
-    objective, sums = Objective(model.eval(), teacher(), side=side), dict.fromkeys(LEVELS, 0.0)
-    for start in range(0, len(dataset), batch):
-        numbers = range(start, min(start + batch, len(dataset)))
-        _, terms = objective(default_collate([dataset[number, number] for number in numbers]))
-        sums = {name: total + len(numbers) * float(terms[name]) for name, total in sums.items()}
-    return {name: total / len(dataset) for name, total in sums.items()}
+def validate(
+    encoder: Features, dataset: pairs.Photos, *, side: int = 128, batch: int = 16, batches: int = 4
+) -> dict[str, float]:
+    """What an encoder misses of the teacher at each layer, through the best linear maps that there are.
+
+    The maps are the least-squares solution on the first half of the batches, the shares are means over the second.
+
+    Raises:
+        ValueError: fewer pictures than that. DataError: no teacher.
+    """
+    if len(dataset) < batch * batches or batches < 2:
+        raise ValueError(f"dataset: {len(dataset)} pictures; two batches or more were asked for, {batches} of {batch}")
+    model, sums = Imitator(encoder).eval(), dict.fromkeys(LEVELS, 0.0)
+    objective = Objective(model, teacher(), side=side)
+    places = torch.arange(batch * batches) * len(dataset) // (batch * batches)  # evenly over all sets
+    order = places[torch.randperm(len(places), generator=torch.Generator().manual_seed(0))].tolist()
+    items = [objective.pictures(default_collate([dataset[place, place]])) for place in order]
+    half = batch * (batches // 2)
+    model.begin(torch.cat(items[:half]), objective.teacher)
+    rest = torch.cat(items[half:]).split(batch)
+    for rgb in rest:
+        for layer, own, wanted in zip(LEVELS, model(rgb), objective.teacher(rgb), strict=True):
+            sums[layer] += missed(own, wanted).item() / len(rest)
+    return sums
 
 
 def run(
