@@ -8,20 +8,27 @@ import rejudge
 from ship import KINDS, UNJUDGED
 
 from ctlib import checkpoints, methods, paths
+from ctlib.models.features import Features
 from ctlib.models.histogram_analogy import HistogramAnalogy
 from ctlib.models.palettenet import PaletteNet
 
 FOLDERS = sorted(path.parent for path in checkpoints.SHIPPED.glob(f"*/{checkpoints.WEIGHTS}"))
 
 
-NETWORKS = {"histogram-analogy": HistogramAnalogy, "palettenet": PaletteNet}
+NETWORKS = {"histogram-analogy": HistogramAnalogy, "palettenet": PaletteNet, "features": Features}
+#: record of the benchmark that judges, and the option by which `tools/ship.py` knows the network
+JUDGES = {
+    "histogram-analogy": ("judge_shipped", "conditioning"),
+    "palettenet": ("judge_palettes", "decoder_norm"),
+    "features": ("judge_features", "widths"),
+}
 
 
 def kind(folder):
     return next(name for name in NETWORKS if folder.name.startswith(name))
 
 
-@pytest.mark.parametrize(("name", "megabytes"), [("histogram-analogy", 25), ("palettenet", 12)])
+@pytest.mark.parametrize(("name", "megabytes"), [("histogram-analogy", 25), ("palettenet", 12), ("features", 3)])
 def test_all_of_it_stays_small(name, megabytes):
     sizes = [(folder / checkpoints.WEIGHTS).stat().st_size for folder in FOLDERS if kind(folder) == name]
     assert sizes and sum(sizes) <= megabytes * 1e6
@@ -36,11 +43,12 @@ def test_weights_fit_their_card(folder):
     assert f"| {count:,}, stored in float16 |" in card
     for row in ("Network", "Recipe", "Training", "Data", "Never seen"):
         assert re.search(rf"^\| \*\*{row}\*\* \| \S", card, re.MULTILINE), f"no {row}"
-    assert re.search(r"steps of \d+ pairs, \d+ x \d+ pixels each; [\d,]+ s on \w+", card)
+    assert re.search(r"steps of \d+ (pairs|pictures), \d+ x \d+ pixels each; [\d,]+ s on \w+", card)
     assert "**License.**" in card
-    scored = {"histogram-analogy": "PSNR, dB", "palettenet": "palette distance"}[kind(folder)]
-    assert scored in card and re.search(r"Measured at \d+ px by `benchmarks/judge_\w+\.py`, commit \w{9}\.", card)
-    assert ", these weights | " in card
+    scored = {"histogram-analogy": "PSNR, dB", "palettenet": "palette distance", "features": "missed"}[kind(folder)]
+    assert scored in card
+    assert re.search(r"Measured (at \d+ px )?by `benchmarks/judge_\w+\.py`, commit \w{9}\.", card)
+    assert ", these weights | " in card or kind(folder) == "features"
     (manifest,) = set(re.findall(r"\((\.\./photographs-\w+\.csv)\)", card))
     lines = (folder / manifest).read_text(encoding="utf-8").splitlines()
     assert lines[0] == "file,sha256" and f"{len(lines) - 1:,} photographs" in card
@@ -57,11 +65,9 @@ def test_the_learned_methods_are_shipped():
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_a_card_says_what_the_record_says(folder):
-    name = next(name for name, one in methods.METHODS.items() if one.run and one.run.args[0] == folder.name)
-    stem, option = {
-        "histogram-analogy": ("judge_shipped", "conditioning"),
-        "palettenet": ("judge_palettes", "decoder_norm"),
-    }[kind(folder)]
+    names = (name for name, one in methods.METHODS.items() if one.run and one.run.args[0] == folder.name)
+    name = next(names, "")  # the encoder is no method
+    stem, option = JUDGES[kind(folder)]
     record = json.loads((paths.ROOT / "book/results" / f"{stem}.json").read_text(encoding="utf-8"))
     card = (folder / "README.md").read_text(encoding="utf-8")
     table = KINDS[option].scores(record, name)

@@ -15,7 +15,9 @@ from ship import KINDS, UNJUDGED
 from ctlib import checkpoints, methods
 from ctlib.atomic import replacing
 
-TABLE = re.compile(rf"^\| Test \|.*?^Measured at [^\n]*|^{re.escape(UNJUDGED)}", re.MULTILINE | re.DOTALL)
+TABLE = re.compile(
+    rf"^\| (?:Test|Held back|Layer) \|.*?^Measured (?:at|by) [^\n]*|^{re.escape(UNJUDGED)}", re.MULTILINE | re.DOTALL
+)
 
 
 def rejudged(card: str, table: str) -> str:

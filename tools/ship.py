@@ -3,8 +3,8 @@
     python tools/ship.py _build/training/film histogram-analogy-film-tiny \\
         --about "What it is." --method analogy_film --record book/results/judge_shipped.json
 
-Run the benchmark that judges, `judge_shipped.py`, `judge_palettes.py` or `judge_colorization.py`, between a first and
-a second call: the card quotes its numbers.
+Run the benchmark that judges, `judge_shipped.py`, `judge_palettes.py`, `judge_colorization.py` or `judge_features.py`,
+between a first and a second call: the card quotes its numbers.
 """
 
 import argparse
@@ -42,7 +42,7 @@ tags: [color-transfer, image-to-image]
 | **Network** | {network} |
 | **Parameters** | {parameters:,}, stored in float16 |
 | **Recipe** | {recipe} |
-| **Training** | {steps:,} steps of {batch} pairs, {side} x {side} pixels each; {seconds:,.0f} s on {device} |
+| **Training** | {steps:,} steps of {batch} {unit}, {side} x {side} pixels each; {seconds:,.0f} s on {device} |
 | **Last loss** | {loss:.5f} (mean since the line before) |
 | **Data** | {count:,} photographs, {pairs}: {sets}; all in [{manifest}](../{manifest}), with SHA-256 |
 | **Never seen** | {unseen} |
@@ -116,6 +116,24 @@ def color_scores(record: dict, method: str) -> str:
     return "\n".join([*lines, "", f"Measured by `benchmarks/judge_colorization.py`, commit {record['commit']}."])
 
 
+def feature_scores(record: dict, method: str) -> str:
+    """What the encoder misses of its teacher, and its rank correlation with LPIPS, from `judge_features.json`."""
+    rows = record["rows"]
+    missed = {row["case"]: row["missed"] for row in rows if "missed" in row}
+    ranks = {row["method"]: row["within"] for row in rows if "within" in row}
+    lines = [
+        "| Layer | of the teacher's variation missed | rank correlation of its distance with LPIPS |",
+        "|---" * 3 + "|",
+        *(f"| {layer} | {share:.2f} | {ranks[f'compact, {layer}']:.2f} |" for layer, share in missed.items()),
+        f"| all five | | {ranks['compact']:.2f} |",
+        f"| all five, random weights | | {ranks['random weights']:.2f} |",
+        f"| squared error of the pictures | | {ranks['squared error']:.2f} |",
+        "",
+        "Spearman's, over 14 ways to spoil a photograph, mean over photographs held back; LPIPS is that of SqueezeNet.",
+    ]
+    return "\n".join([*lines, "", f"Measured by `benchmarks/judge_features.py`, commit {record['commit']}."])
+
+
 @dataclass(frozen=True)
 class Kind:
     """What the card of an architecture says.
@@ -125,6 +143,7 @@ class Kind:
         pairs: how photographs became pairs. unseen: data that no training has touched. note: a paragraph after that.
         loss: the line of the log that is quoted.
         scores: record and method to a table.
+        unit: what a batch consists of.
     """
 
     usage: str
@@ -133,6 +152,7 @@ class Kind:
     note: str
     loss: str
     scores: Callable[[dict, str], str]
+    unit: str = "pairs"
 
 
 KINDS = {
@@ -189,6 +209,37 @@ out = colorizers.colorize("zhang2016", rgb, temperature=0.38)  # (B, 3, H, W) sR
         loss="cross_entropy",
         **_COLORIZER,
     ),
+    "skips": Kind(
+        usage="""\
+from ctlib import colorizers
+
+out = colorizers.colorize("resnet", rgb)  # (B, 3, H, W) sRGB in [0, 1]""",
+        note="""\
+The encoder's weights began as torchvision's for ImageNet, of SqueezeNet 1.1 or ResNet-18 as its name says, unless that
+is frozen-random (torchvision: BSD-3-Clause).
+
+""",
+        loss="loss",
+        **_COLORIZER,
+    ),
+    "widths": Kind(
+        usage="""\
+from ctlib.models.features import Features
+
+encoder = Features.from_pretrained("{name}")
+found = encoder(rgb, ["relu1_1", "relu4_1"])  # layer to (B, C, h, w), of (B, 3, H, W) sRGB in [0, 1]""",
+        pairs="two of five with their saturation changed",
+        unseen=_COLORIZER["unseen"],
+        note="""\
+**Teachers**, of which these weights hold nothing but what was learned by imitation: VGG19 (Simonyan and Zisserman),
+normalized for style transfer (Li et al. 2017), to relu3_1; for relu4_1 and relu5_1 the encoder of a 16th of its size
+that Wang et al. 2020 distilled from VGG19 (Collaborative Distillation), with its own maps to VGG19's channels.
+
+""",
+        loss="loss",
+        scores=feature_scores,
+        unit="pictures",
+    ),
 }
 UNJUDGED = "No metrics yet: run the benchmark that judges it."
 #: sets that the book judges on; paintings of any other set are kept out too, since a card says so
@@ -238,10 +289,11 @@ def main() -> None:
         about=options.about,
         usage=kind.usage.format(name=options.name, **network),
         network=", ".join(f"{key} = {value}" for key, value in network.items()),
-        parameters=sum(value.numel() for value in weights.values()),
+        parameters=sum(value.numel() for key, value in weights.items() if not re.search(r"running_|num_batch", key)),
         recipe=", ".join(f"{key} = {value}" for key, value in {**objective, **settings}.items() if key != "luts"),
         steps=settings["steps"],
         batch=pairs,
+        unit=kind.unit,
         side=objective["side"],
         seconds=seconds,
         device="{device} ({machine}), {threads} thread(s), torch {torch}".format(**identity["environment"]),
