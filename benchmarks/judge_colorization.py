@@ -19,10 +19,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sets", nargs="+", default=["scenes256", "imagenet_samples"], help="folders in $CTLIB_DATA")
     parser.add_argument("--limit", type=int, default=40, help="pictures of each set, of those held back")
+    parser.add_argument("--long-side", type=int, default=256, help="pixels; smaller pictures stay as they are")
     parser.add_argument("--seeds", type=int, default=3, help="draws of the places of hints")
     chosen = parser.parse_args()
-    run = results.start("judge_colorization", sets=chosen.sets, limit=chosen.limit, seeds=chosen.seeds)
-    cases = evaluate_colorization.cases(chosen.sets, limit=chosen.limit)
+    run = results.start("judge_colorization", sets=chosen.sets, limit=chosen.limit, long_side=chosen.long_side,
+                        seeds=chosen.seeds)  # fmt: skip
+    cases = evaluate_colorization.cases(chosen.sets, chosen.long_side, limit=chosen.limit)
     rows = evaluate_colorization.judge(shipped(), cases)
     network = Zhang2017.from_pretrained(colorizers.get("zhang2017").weights)
     told = evaluate_colorization.by_hints(network, cases, COUNTS, seeds=chosen.seeds)

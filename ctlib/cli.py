@@ -85,7 +85,7 @@ def colorize(
     output: Annotated[Path, typer.Option("--output", "-o", help="file to write, or folder")],
     method: Annotated[
         str, typer.Option("--method", "-m", help=f"one of {', '.join(colorizers.COLORIZERS)}")
-    ] = "resnet",
+    ] = "zhang2017",
     side: Annotated[int, typer.Option(help="the network sees about side x side pixels")] = 256,
     temperature: Annotated[float | None, typer.Option(help="of zhang2016: 1 is pale, near 0 is bold")] = None,
     hint: Annotated[list[str] | None, typer.Option(help='of zhang2017: "x,y,#rrggbb" in pixels, repeatable')] = None,

@@ -42,7 +42,6 @@ class Colorizer:
 
 COLORIZERS: dict[str, Colorizer] = {
     "gray": Colorizer("gray copy"),
-    "resnet": Colorizer("encoder and decoder, Lab", "resnet_colorizer.ResnetColorizer", "colorizer-lab-l2"),
     "zhang2016": Colorizer(
         "Zhang 2016", "zhang2016.Zhang2016", "zhang2016-quarter", ("temperature",), "zhang2016colorful"
     ),

@@ -7,20 +7,30 @@ import pytest
 import rejudge
 from ship import KINDS, UNJUDGED
 
-from ctlib import checkpoints, methods, paths
+from ctlib import checkpoints, colorizers, methods, paths
 from ctlib.models.features import Features
 from ctlib.models.histogram_analogy import HistogramAnalogy
 from ctlib.models.palettenet import PaletteNet
+from ctlib.models.zhang2016 import Zhang2016
+from ctlib.models.zhang2017 import Zhang2017
 
 FOLDERS = sorted(path.parent for path in checkpoints.SHIPPED.glob(f"*/{checkpoints.WEIGHTS}"))
 
 
-NETWORKS = {"histogram-analogy": HistogramAnalogy, "palettenet": PaletteNet, "features": Features}
+NETWORKS = {
+    "histogram-analogy": HistogramAnalogy,
+    "palettenet": PaletteNet,
+    "features": Features,
+    "zhang2016": Zhang2016,
+    "zhang2017": Zhang2017,
+}
 #: record of the benchmark that judges, and the option by which `tools/ship.py` knows the network
 JUDGES = {
     "histogram-analogy": ("judge_shipped", "conditioning"),
     "palettenet": ("judge_palettes", "decoder_norm"),
     "features": ("judge_features", "widths"),
+    "zhang2016": ("judge_colorization", "folded"),
+    "zhang2017": ("judge_colorization", "mask_cent"),
 }
 
 
@@ -28,9 +38,12 @@ def kind(folder):
     return next(name for name in NETWORKS if folder.name.startswith(name))
 
 
-@pytest.mark.parametrize(("name", "megabytes"), [("histogram-analogy", 25), ("palettenet", 12), ("features", 3)])
+LIMITS = [("histogram-analogy", 25), ("palettenet", 12), ("features", 3), ("zhang", 20)]
+
+
+@pytest.mark.parametrize(("name", "megabytes"), LIMITS)
 def test_all_of_it_stays_small(name, megabytes):
-    sizes = [(folder / checkpoints.WEIGHTS).stat().st_size for folder in FOLDERS if kind(folder) == name]
+    sizes = [(folder / checkpoints.WEIGHTS).stat().st_size for folder in FOLDERS if kind(folder).startswith(name)]
     assert sizes and sum(sizes) <= megabytes * 1e6
 
 
@@ -45,7 +58,7 @@ def test_weights_fit_their_card(folder):
         assert re.search(rf"^\| \*\*{row}\*\* \| \S", card, re.MULTILINE), f"no {row}"
     assert re.search(r"steps of \d+ (pairs|pictures), \d+ x \d+ pixels each; [\d,]+ s on \w+", card)
     assert "**License.**" in card
-    scored = {"histogram-analogy": "PSNR, dB", "palettenet": "palette distance", "features": "missed"}[kind(folder)]
+    scored = {"palettenet": "palette distance", "features": "missed"}.get(kind(folder), "PSNR, dB")
     assert scored in card
     assert re.search(r"Measured (at \d+ px )?by `benchmarks/judge_\w+\.py`, commit \w{9}\.", card)
     assert ", these weights | " in card or kind(folder) == "features"
@@ -60,12 +73,13 @@ def test_weights_fit_their_card(folder):
 
 def test_the_learned_methods_are_shipped():
     wanted = {method.run.args[0] for method in methods.METHODS.values() if method.run}
+    wanted |= {one.weights for one in colorizers.COLORIZERS.values() if one.weights} - {"eccv16", "siggraph17"}
     assert wanted <= {folder.name for folder in FOLDERS}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_a_card_says_what_the_record_says(folder):
-    names = (name for name, one in methods.METHODS.items() if one.run and one.run.args[0] == folder.name)
+    names = (name for name, weights in rejudge.judged_as().items() if weights == folder.name)
     name = next(names, "")  # the encoder is no method
     stem, option = JUDGES[kind(folder)]
     record = json.loads((paths.ROOT / "book/results" / f"{stem}.json").read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ship import KINDS, UNJUDGED
 
-from ctlib import checkpoints, methods
+from ctlib import checkpoints, colorizers, methods
 from ctlib.atomic import replacing
 
 TABLE = re.compile(
@@ -28,13 +28,21 @@ def rejudged(card: str, table: str) -> str:
     return new
 
 
+def judged_as() -> dict[str, str]:
+    """Names in records to the shipped weights behind them."""
+    here = {path.parent.name for path in checkpoints.SHIPPED.glob(f"*/{checkpoints.WEIGHTS}")}
+    found = {name: method.run.args[0] for name, method in methods.METHODS.items() if method.run}
+    return found | {name: one.weights for name, one in colorizers.COLORIZERS.items() if one.weights in here}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("record", type=Path, help="judge_shipped.json or judge_palettes.json")
+    parser.add_argument("record", type=Path, help="judge_shipped.json, judge_palettes.json or judge_colorization.json")
     record = json.loads(parser.parse_args().record.read_text(encoding="utf-8"))
     judged = {row["method"] for row in record["rows"]}
-    weights = {name: method.run.args[0] for name, method in methods.METHODS.items() if method.run and name in judged}
-    for name, folder in weights.items():
+    for name, folder in judged_as().items():
+        if name not in judged:
+            continue
         path = checkpoints.SHIPPED / folder / "README.md"
         network = json.loads(path.with_name(checkpoints.CONFIG).read_text(encoding="utf-8"))
         kind = next(kind for option, kind in KINDS.items() if option in network)

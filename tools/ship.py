@@ -97,7 +97,7 @@ def scored(record: dict, method: str, columns: dict, places: dict[str, str], ben
 def color_scores(record: dict, method: str) -> str:
     """Numbers of a colorizer, from `judge_colorization.json`: beside the gray copy, and by the number of hints."""
     columns = {"psnr": ("PSNR, dB", 2), "ciede2000": ("CIEDE2000", 2), "colorfulness": ("colorfulness", 1)}
-    lines = [f"| Held back | {' | '.join(title for title, _ in columns.values())} |", "|---" * (1 + len(columns)) + "|"]
+    lines = [f"| Test | {' | '.join(title for title, _ in columns.values())} |", "|---" * (1 + len(columns)) + "|"]
 
     def mean(name: str, key: str) -> float:
         found = [row[key] for row in record["rows"] if row["method"] == name]
@@ -105,15 +105,16 @@ def color_scores(record: dict, method: str) -> str:
 
     for name, who in (("gray", "gray copy"), (method, "these weights")):
         cells = (f"{mean(name, key):.{digits}f}" for key, (_, digits) in columns.items())
-        lines.append(f"| {who} | {' | '.join(cells)} |")
-    lines += ["", f"The {len(record['data'])} photographs have a colorfulness of {mean('truth', 'colorfulness'):.1f}."]
+        lines.append(f"| Held back, {len(record['data'])} photographs, {who} | {' | '.join(cells)} |")
+    lines += ["", f"The photographs themselves have a colorfulness of {mean('truth', 'colorfulness'):.1f}."]
     told = {}
     for row in record["hints"] if method == "zhang2017" else ():
         told.setdefault(row["count"], []).append(row["psnr"])
     if told:
         curve = ", ".join(f"{sum(found) / len(found):.2f} with {count}" for count, found in sorted(told.items()))
         lines += ["", f"PSNR in dB by the number of hints of 6 x 6 pixels: {curve}."]
-    return "\n".join([*lines, "", f"Measured by `benchmarks/judge_colorization.py`, commit {record['commit']}."])
+    where = f"Measured at {record['parameters']['long_side']} px by `benchmarks/judge_colorization.py`"
+    return "\n".join([*lines, "", f"{where}, commit {record['commit']}."])
 
 
 def feature_scores(record: dict, method: str) -> str:
@@ -241,6 +242,8 @@ that Wang et al. 2020 distilled from VGG19 (Collaborative Distillation), with it
         unit="pictures",
     ),
 }
+#: what norms know of their inputs, which is no parameter
+COUNTED = ("running_mean", "running_var", "num_batches_tracked")
 UNJUDGED = "No metrics yet: run the benchmark that judges it."
 #: sets that the book judges on; paintings of any other set are kept out too, since a card says so
 JUDGED = {"photos", "fivek", "dpst", "kodak", "wikiart7", "art_pd"}
@@ -289,7 +292,7 @@ def main() -> None:
         about=options.about,
         usage=kind.usage.format(name=options.name, **network),
         network=", ".join(f"{key} = {value}" for key, value in network.items()),
-        parameters=sum(value.numel() for key, value in weights.items() if not re.search(r"running_|num_batch", key)),
+        parameters=sum(value.numel() for key, value in weights.items() if key.rpartition(".")[2] not in COUNTED),
         recipe=", ".join(f"{key} = {value}" for key, value in {**objective, **settings}.items() if key != "luts"),
         steps=settings["steps"],
         batch=pairs,
