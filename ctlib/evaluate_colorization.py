@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -154,11 +155,11 @@ def summary(rows: Sequence[dict], of: str | None = None) -> list[dict]:
     """Means over pictures, one row a method, in the order in which methods first come.
 
     Args:
-        rows: see `judge`.
+        rows: see `judge`; read from a result file, in which what is infinite is a blank, too.
         of: one set only; all by default.
 
     Returns:
-        Rows of `method` and means. PSNR is the mean of the pictures' dB; of the truth it is infinite.
+        Rows of `method` and means. PSNR is the mean of the pictures' dB; of the truth it is infinite, or NaN if read.
     """
     found: dict[str, list[dict]] = {}
     for row in rows:
@@ -168,6 +169,9 @@ def summary(rows: Sequence[dict], of: str | None = None) -> list[dict]:
         raise ValueError(f"of: no rows of a set {of!r}")
     columns = [key for key in rows[0] if key not in ("set", "case", "method")]
     return [
-        {"method": name, **{column: sum(row[column] for row in group) / len(group) for column in columns}}
+        {
+            "method": name,
+            **{column: float(np.array([row[column] for row in group], float).mean()) for column in columns},
+        }
         for name, group in found.items()
     ]

@@ -80,6 +80,8 @@ def test_other_measures_and_single_sets(bundled):
     rows = judged.judge({}, bundled, wanted=["psnr"], also={"far": lambda result, truth: (result - truth).abs().max()})
     assert set(rows[0]) == {"set", "case", "method", "psnr", "far"}
     assert judged.summary(rows, "photos") == judged.summary(rows)
+    read = [row | {"psnr": None} if row["method"] == "truth" else row for row in rows]  # as JSON has it
+    assert [math.isnan(row["psnr"]) for row in judged.summary(read)] == [False, True]
     with pytest.raises(ValueError, match="no rows of a set 'moon'"):
         judged.summary(rows, "moon")
 
