@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from ctlib import ops, train
 from ctlib.checkpoints import CheckpointError, load_state
-from ctlib.data import cache, palettes, photos
+from ctlib.data import cache, pairs, palettes, photos
 from ctlib.data.artbench import STYLES
 from ctlib.data.palettes import hue_pairs, palette_of
 from ctlib.data.registry import DataError
@@ -331,7 +331,7 @@ def test_parts_of_artbench(tmp_path, caches):
                 levels = torch.randint(0, 256, (40, 40, 3), generator=generator, dtype=torch.uint8)
                 Image.fromarray(levels.numpy()).save(path)
     options = {"data": "artbench", "size": SIDE, "colors": 4}
-    sizes = {part: len(recipe.pictures(part=part, **options)) for part in palettes.PARTS}
+    sizes = {part: len(recipe.pictures(part=part, **options)) for part in pairs.PARTS}
     assert sizes["all"] == 30 == sizes["train"] + sizes["val"] and sizes["test"] == 10
     assert 0 < sizes["val"] < 10
 
@@ -346,7 +346,7 @@ def test_artbench_in_its_small_edition(tmp_path, caches):
         pixels = draw.integers(0, 256, (count, 3072), dtype=np.uint8)
         (folder / name).write_bytes(pickle.dumps({"data": pixels, "labels": [n % 10 for n in range(count)]}))
     options = {"data": "artbench32", "size": 32, "colors": 4}
-    found = {part: recipe.pictures(part=part, **options) for part in palettes.PARTS}
+    found = {part: recipe.pictures(part=part, **options) for part in pairs.PARTS}
     assert len(found["all"]) == 30 == len(found["train"]) + len(found["val"]) and len(found["test"]) == 4
     assert not set(found["test"].manifest) & set(found["all"].manifest) - {"palettes"}
     first = found["all"][0, 1]["rgb"]
