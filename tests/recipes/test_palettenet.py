@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from ctlib import ops, train
 from ctlib.checkpoints import CheckpointError, load_state
-from ctlib.data import cache, pairs, palettes, photos
+from ctlib.data import cache, pairs, photos
 from ctlib.data.artbench import STYLES
 from ctlib.data.palettes import hue_pairs, palette_of
 from ctlib.data.registry import DataError
