@@ -4,7 +4,7 @@ A colorizer sees a small picture. Its a and b are enlarged, for the eye resolves
 are joined with the lightness of the large picture, so that no detail is lost at any size. (DeOldify, DDColor and the
 demo of Zhang et al. 2016 do likewise.)
 
-Taught in: notebooks/40_colorization_losses.
+Taught in: notebooks/41_classification_colorization.
 """
 
 from collections.abc import Callable

@@ -3,22 +3,22 @@
 The gray copy, which keeps the true lightness, stands in every table: a colorizer below it does harm on average. Its
 counterpart is the truth itself. Pictures that were trained on are left out by the hash of their file.
 
-Taught in: notebooks/40_colorization_losses.
+Taught in: notebooks/41_classification_colorization.
 """
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ctlib import check, chroma, color, hints, images, metrics, paths
+from ctlib import check, chroma, color, hints, images, metrics
 from ctlib.data import photos, splits
 from ctlib.data.coco import is_gray
-from ctlib.data.registry import IMAGES, DataError
+from ctlib.data.pairs import PARTS
+from ctlib.data.registry import DataError
 from ctlib.models.zhang2017 import Zhang2017
 
 COLUMNS = ("psnr", "psnr_missing_root", "ssim", "ab_rmse", "ciede2000", "colorfulness", "colorfulness_abs")
@@ -53,11 +53,11 @@ def cases(
     Raises:
         ValueError: an unknown part. DataError: a folder without pictures in color.
     """
-    if part not in (known := ("all", *splits.FRACTIONS)):
-        raise ValueError(f"part: expected one of {', '.join(known)}, got {part!r}")
+    if part not in PARTS:
+        raise ValueError(f"part: expected one of {', '.join(PARTS)}, got {part!r}")
     found = []
     for name in sets:
-        files = [photos.path(one) for one in photos.names()] if name == "photos" else _files(name)
+        files = list(photos.files(name).values())
         hashes = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
         if name != "photos" and part != "all":
             mine = set(splits.split(dict.fromkeys(hashes.values()))[part])
@@ -73,15 +73,6 @@ def cases(
             raise DataError(f"{name}: no picture in color falls into {part!r}; add pictures, or take part='all'")
         found += kept
     return found
-
-
-def _files(name: str) -> list[Path]:
-    folder = paths.data_dir() / name
-    folder = folder / "images" if (folder / "images").is_dir() else folder
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
-    if not files:
-        raise DataError(f"{name}: no pictures in {folder}; set CTLIB_DATA to the folder that holds {name}/")
-    return files
 
 
 def gray(rgb: Tensor) -> Tensor:

@@ -5,8 +5,6 @@ people said of pairs of pictures (Zhang et al. 2018). `CompactPerceptual` needs 
 nothing: with $\hat f_l$ the features of layer $l$, divided at each place by their length over the channels,
 
 $$d = \frac1{|l|} \sum_l \operatorname{mean}_{hw} \lVert \hat f_l - \hat g_l \rVert^2$$
-
-Taught in: notebooks/40_colorization_losses.
 """
 
 from collections.abc import Sequence
@@ -17,7 +15,7 @@ from ctlib.metrics import perceptual
 from ctlib.models import imagenet
 from ctlib.models.features import LAYERS, Features
 
-COMPACT = "features-compact"  # in data/pretrained
+COMPACT = "features-compact"  # in data/pretrained, once it has been judged
 SEEN = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 _TINY = 1e-10  # as in LPIPS: what is black to all channels has no direction
 

@@ -109,11 +109,13 @@ def _plain(name: str, value):
     return plain
 
 
-def whole(name: str, value, least: int | None = None) -> int:
+def whole(name: str, value, least: float = -math.inf, most: float = math.inf) -> int:
     """An option that is a whole number. Raises `ValueError` that names it, as all below."""
-    if not isinstance(value, int) or isinstance(value, bool) or (least is not None and value < least):
-        expected = "a whole number" + ("" if least is None else f" of at least {least}")
-        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        limits = (
+            "" if least == -math.inf else f" of at least {least}" if most == math.inf else f" from {least} to {most}"
+        )
+        raise ValueError(f"{name}: expected a whole number{limits}, got {value!r}")
     return value
 
 

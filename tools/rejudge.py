@@ -16,7 +16,7 @@ from ctlib import checkpoints, colorizers, methods
 from ctlib.atomic import replacing
 
 TABLE = re.compile(
-    rf"^\| (?:Test|Held back|Layer) \|.*?^Measured (?:at|by) [^\n]*|^{re.escape(UNJUDGED)}", re.MULTILINE | re.DOTALL
+    rf"^\| (?:Test|Layer) \|.*?^Measured (?:at|by) [^\n]*|^{re.escape(UNJUDGED)}", re.MULTILINE | re.DOTALL
 )
 
 

@@ -212,9 +212,10 @@ out = colorizers.colorize("zhang2016", rgb, temperature=0.38)  # (B, 3, H, W) sR
     ),
     "skips": Kind(
         usage="""\
-from ctlib import colorizers
+from ctlib.models.resnet_colorizer import ResnetColorizer
 
-out = colorizers.colorize("resnet", rgb)  # (B, 3, H, W) sRGB in [0, 1]""",
+network = ResnetColorizer.from_pretrained("{name}")
+out = network.colorize(rgb)  # (B, 3, H, W) sRGB in [0, 1]""",
         note="""\
 The encoder's weights began as torchvision's for ImageNet, of SqueezeNet 1.1 or ResNet-18 as its name says, unless that
 is frozen-random (torchvision: BSD-3-Clause).

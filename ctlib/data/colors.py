@@ -19,6 +19,7 @@ from torch.nn import functional
 from torch.utils.data import default_collate
 
 from ctlib import ops
+from ctlib.settings import whole
 
 BINS = len(ops.AB_BINS)
 SUPPORTS = ("all", "seen")
@@ -42,8 +43,7 @@ def prior(dataset, *, every: int = 4, limit: int | None = None, batch: int = 32)
         ValueError: no pictures, or an option below 1.
     """
     for name, value in (("every", every), ("limit", 1 if limit is None else limit), ("batch", batch)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
+        whole(name, value, 1)
     if not len(dataset):
         raise ValueError("dataset: holds no pictures, so there are no colors to count")
     count = min(len(dataset), limit or len(dataset))

@@ -3,8 +3,6 @@
 Its graph is that of VGG19 with two convolutions a scale, fewer channels, reflection instead of zeros around the picture
 and averages instead of maxima where it halves (Gatys et al. 2016 found that smoother). What it knows it learned by
 imitating VGG19, see `ctlib.recipes.features`; it has a thirteenth of the parameters of VGG19 up to the same layer.
-
-Taught in: notebooks/40_colorization_losses.
 """
 
 from collections.abc import Sequence

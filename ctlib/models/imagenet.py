@@ -1,7 +1,4 @@
-"""Encoders that know ImageNet: torchvision's weights, from a file, from the data folder, from torch's cache or its hub.
-
-Taught in: notebooks/40_colorization_losses.
-"""
+"""Encoders that know ImageNet: torchvision's weights, from a file, the data folder, torch's cache or its hub."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -209,8 +209,8 @@ def teacher() -> Teacher:
     files = [paths.data_dir() / "weights" / name for name in TEACHERS]
     if missing := [file.name for file in files if not file.is_file()]:
         raise DataError(
-            f"{', '.join(missing)}: no such teacher in {files[0].parent}; the encoder that learned from it is "
-            "data/pretrained/features-compact, and needs no teacher"
+            f"{', '.join(missing)}: no such teacher in {files[0].parent}; put both files of "
+            "ctlib.recipes.features.TEACHERS there, or set CTLIB_DATA to the folder that holds weights/"
         )
     return Teacher(*map(load_weights, files))
 

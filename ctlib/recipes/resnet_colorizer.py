@@ -11,7 +11,6 @@ Source: the training code of "Image Colorization and Mood Transfer": Adam, a rat
 256 x 256 as they are.
 """
 
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from ctlib.models.resnet_colorizer import ResnetColorizer
 from ctlib.perceptual_losses import CompactPerceptual, Lpips
 from ctlib.recipes import histogram_analogy
 from ctlib.recipes.distill import fingerprint
-from ctlib.settings import parse_settings
+from ctlib.settings import flag, number, parse_settings, whole
 
 LOSSES = ("l2", "huber", "lpips", "compact")
 #: the rows of the study's table, and ours: `lpips` is that of SqueezeNet
@@ -70,13 +69,12 @@ class Objective(nn.Module):
             raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {loss!r}")
         if side < 32 or side % model.multiple:
             raise ValueError(f"side: expected at least 32 pixels that {model.multiple} divides, got {side}")
-        for name, value, least in (("delta", delta, 1e-3), ("vivid", vivid, 0)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < float("inf"):
-                raise ValueError(f"{name}: expected a number of at least {least}, got {value!r}")
-        if vivid and (model.output != "lab" or loss not in ("l2", "huber")):
+        self.delta, self.vivid = number("delta", delta), number("vivid", vivid)
+        if self.delta < 1e-3:
+            raise ValueError(f"delta: expected a number of at least 0.001, got {delta!r}")
+        if self.vivid and (model.output != "lab" or loss not in ("l2", "huber")):
             raise ValueError("vivid: weighs a and b of pixels; it goes with output lab and loss l2 or huber")
         self.model, self.loss, self.side, self.augment = model, loss, side, augment
-        self.delta, self.vivid = float(delta), float(vivid)
         if judge is None and loss in ("lpips", "compact"):
             judge = Lpips("squeeze") if loss == "lpips" else CompactPerceptual()
         self.judge = judge
@@ -159,14 +157,10 @@ def run(
         ValueError: an unknown option. DataError: no pictures. MissingWeights: no ImageNet weights, or no LPIPS.
         CheckpointError, TrainingError: see `ctlib.train.fit`.
     """
-    settings = parse_settings(also=options_of(), **{"lr": 1e-3, "betas": (0.9, 0.999)} | settings)
+    settings = parse_settings(also=histogram_analogy.options_of(run), **{"lr": 1e-3, "betas": (0.9, 0.999)} | settings)
     for name, value in (("augment", augment), ("skips", skips), ("bug_compat", bug_compat)):
-        if not isinstance(value, bool):
-            raise ValueError(f"{name}: expected true or false, got {value!r}")
-    for name, value in (("size", size), ("side", side)):
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise ValueError(f"{name}: expected a whole number, got {value!r}")
-    if size < side:
+        flag(name, value)
+    if whole("size", size) < whole("side", side):
         raise ValueError(f"size, side: squares of {side} pixels are not to be had from {size}")
     torch.manual_seed(settings.seed)
     network = ResnetColorizer(output, encoder, bn, skips, width, bug_compat)
@@ -177,11 +171,6 @@ def run(
     samples = grid(objective, dataset) if settings.sample_every else None
     history = train.fit(objective, dataset, settings, folder, samples=samples)
     return network.eval(), history
-
-
-def options_of() -> tuple[str, ...]:
-    """Names of the options of `run`."""
-    return tuple(one.name for one in inspect.signature(run).parameters.values() if one.kind is one.KEYWORD_ONLY)
 
 
 def grid(objective: Objective, dataset: pairs.Photos, count: int = 6):

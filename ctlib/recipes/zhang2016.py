@@ -27,7 +27,7 @@ from ctlib.data import colors, pairs
 from ctlib.models.zhang2016 import MULTIPLE, TEMPERATURE, Zhang2016
 from ctlib.recipes import histogram_analogy
 from ctlib.recipes.distill import fingerprint
-from ctlib.settings import parse_settings
+from ctlib.settings import number, parse_settings, whole
 
 BOOSTS = ("gradient", "loss")
 
@@ -217,27 +217,6 @@ def network_of(kind: type[nn.Module], begin: str, **own) -> nn.Module:
         if value is not None and value != config.get(name, value):
             raise ValueError(f"{name}: {begin} has {config[name]!r}, not {value!r}; leave it out with begin")
     return network
-
-
-def number(name: str, value, most: float = float("inf")) -> float:
-    """An option as a number from 0 to `most`; 1e-3 is a word to YAML."""
-    try:
-        plain = float("nan" if isinstance(value, bool) else value)
-    except (TypeError, ValueError):
-        plain = float("nan")
-    if not 0 <= plain <= most or plain == float("inf"):
-        raise ValueError(
-            f"{name}: expected a number from 0 {'on' if most == float('inf') else f'to {most}'}, got {value!r}"
-        )
-    return plain
-
-
-def whole(name: str, value, least: int, most: int | None = None) -> int:
-    """An option as a whole number."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least or (most and value > most):
-        limits = f"at least {least}" if most is None else f"{least} to {most}"
-        raise ValueError(f"{name}: expected a whole number, {limits}, got {value!r}")
-    return value
 
 
 def square(side) -> int:

@@ -33,8 +33,8 @@ from ctlib.data import pairs
 from ctlib.models.zhang2017 import SCALE, Zhang2017, class_of
 from ctlib.recipes import histogram_analogy
 from ctlib.recipes.distill import fingerprint
-from ctlib.recipes.zhang2016 import network_of, number, rows, square, squares, whole
-from ctlib.settings import parse_settings
+from ctlib.recipes.zhang2016 import network_of, rows, square, squares
+from ctlib.settings import number, parse_settings, whole
 
 STAGES = ("classification", "regression")
 LOSSES = ("l1", "huber")
@@ -78,7 +78,7 @@ class Objective(nn.Module):
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
         self.model, self.stage, self.side, self.loss, self.law = model, stage, square(side), loss, law
         self.crop, self.everything = number("crop", crop, 1), number("everything", everything, 1)
-        self.reveal, self.weight, self.classes = number("reveal", reveal, 1), number("weight", weight), classes
+        self.reveal, self.weight = number("reveal", reveal, 1), number("weight", weight)
         self.classes = number("classes", classes)
         usual = 1.0 if stage == "classification" else 1 / 8
         self.p = usual if p is None else number("p", p, 1)

@@ -140,6 +140,6 @@ def test_a_run_goes_from_photographs_to_an_encoder(caches, monkeypatch):
 
 
 def test_no_teacher_is_one_clear_line(caches):
-    with pytest.raises(DataError, match=r"vgg19.*no such teacher.*features-compact") as error:
+    with pytest.raises(DataError, match=r"vgg19.*no such teacher.*set CTLIB_DATA") as error:
         recipe.run(caches / "run", steps=1)
     assert "\n" not in str(error.value) and not caches.exists()

@@ -190,14 +190,14 @@ def test_a_run_from_other_weights(tmp_path, caches):
     ("options", "message"),
     [
         ({"side": 36}, "side: three halvings need squares that 8 divides, got 36"),
-        ({"side": 16}, "side: expected a whole number, at least 32, got 16"),
-        ({"size": 24}, "size: expected a whole number, at least 32, got 24"),
-        ({"k": 0}, "k: expected a whole number, 1 to 313, got 0"),
+        ({"side": 16}, "side: expected a whole number of at least 32, got 16"),
+        ({"size": 24}, "size: expected a whole number of at least 32, got 24"),
+        ({"k": 0}, "k: expected a whole number from 1 to 313, got 0"),
         ({"lam": 1.5}, "lam: expected a number from 0 to 1, got 1.5"),
         ({"boost": "both"}, "boost: expected one of gradient, loss, got 'both'"),
         ({"crop": -1}, "crop: expected a number from 0 to 1, got -1"),
         ({"width": "wide"}, "width: expected a factor"),
-        ({"counted": 0}, "counted: expected a whole number, at least 1, got 0"),
+        ({"counted": 0}, "counted: expected a whole number of at least 1, got 0"),
         ({"temprature": 1}, "unknown option 'temprature'; known are .*boost.*sigma"),
     ],
 )
