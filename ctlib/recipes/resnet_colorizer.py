@@ -85,9 +85,7 @@ class Objective(nn.Module):
     def forward(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and its one term, of `{"rgb": uint8 (B, H, W, 3), "seed": (B,)}`."""
         rgb, given, wanted = self.pair(batch)
-        code = self.model(given).float()
-        with torch.autocast(code.device.type, enabled=False):
-            term = self.compare(code, wanted, given, rgb)
+        term = self.compare(self.model(given).float(), wanted, given, rgb)
         return term, {self.loss: term.detach()}
 
     @torch.no_grad()
@@ -107,7 +105,9 @@ class Objective(nn.Module):
     def compare(self, code: Tensor, wanted: Tensor, given: Tensor, rgb: Tensor) -> Tensor:
         """The loss of a code: its right value, what the network was given, and the picture `(B, 3, H, W)`."""
         if self.loss in ("lpips", "compact"):
-            return self.judge(self.model.decode(code, given), rgb).mean()
+            with torch.autocast(code.device.type, enabled=False):
+                picture = self.model.decode(code, given)
+            return self.judge(picture, rgb).mean()
         if self.loss == "l2":
             each = (code - wanted).square()
         else:

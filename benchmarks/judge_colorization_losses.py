@@ -1,0 +1,62 @@
+"""Train and judge the loss study's grid: a record for notebooks/40_colorization_losses.
+
+    CTLIB_DATA=<folder with scenes256/, imagenet_samples/ and weights/> OMP_NUM_THREADS=1 \\
+        python benchmarks/judge_colorization_losses.py  # an hour on one core
+
+Output x loss x encoder x seed, equal steps for all, on the train parts of `--sets`; judged on their test parts at the
+size of the trainings. What is finished stays in `_build/lab/checkpoints` and is not trained again, as long as the code
+of trainings is the same. The result, `judge_colorization_losses.json`, goes to `_build/lab/results`; a reviewed copy is
+the record in `book/results`.
+"""
+
+import argparse
+import time
+
+from ctlib import evaluate_colorization, results
+from ctlib.perceptual_losses import Lpips
+from ctlib.recipes import colorization_losses
+from ctlib.recipes.colorization_losses import ENCODERS
+from ctlib.recipes.resnet_colorizer import COMBOS
+
+LPIPS = "lpips_squeeze"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sets", nargs="+", default=["scenes256", "imagenet_samples"], help="folders in $CTLIB_DATA")
+    parser.add_argument("--steps", type=int, default=300, help="updates of the weights in each training")
+    parser.add_argument("--side", type=int, default=80, help="pixels of the training squares")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each combination")
+    parser.add_argument("--limit", type=int, default=30, help="pictures of each set to judge on, of those held back")
+    parser.add_argument("--combos", nargs="+", default=list(COMBOS), help="of output and loss")
+    parser.add_argument("--encoders", nargs="+", default=list(ENCODERS))
+    chosen = parser.parse_args()
+    training = {"sets": chosen.sets, "size": 160, "side": chosen.side, "steps": chosen.steps, "batch": 8}
+    training |= {"augment": True, "precision": "bf16", "log_every": 50, "save_every": chosen.steps}
+    run = results.start("judge_colorization_losses", seeds=chosen.seeds, limit=chosen.limit, **training)
+    cases = evaluate_colorization.cases(chosen.sets, round(1.15 * chosen.side), limit=chosen.limit)  # 4:3, side² pixels
+    lpips, began = Lpips("squeeze"), time.perf_counter()
+
+    def told(line: str) -> None:
+        print(f"{time.perf_counter() - began:6.0f} s, {line}", flush=True)
+
+    rows = colorization_losses.compare(
+        training,
+        cases,
+        run.checkpoints,
+        combos=chosen.combos,
+        encoders=chosen.encoders,
+        seeds=range(chosen.seeds),
+        also={LPIPS: lambda result, truth: lpips(result.float(), truth.float()).detach()},
+        told=told,
+    )
+    columns = ("psnr", "psnr_missing_root", "ssim", LPIPS, "ab_rmse", "colorfulness")
+    print(f"{'':34}{'':14}", *(f"{column:>17}" for column in columns))
+    for row in colorization_losses.over_seeds(rows, columns):
+        cells = (f"{row[column]:10.3f} ±{row[column + '_spread']:5.3f}" for column in columns)
+        print(f"{row['method']:34}{row['post']:14}", *cells)
+    print(run.write(rows, data={f"{case.set}/{case.name}": case.sha256 for case in cases}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""The loss study: trainings of one network that differ in output, loss, encoder and seed, judged on the same pictures.
+
+Taught in: notebooks/40_colorization_losses.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from ctlib import evaluate_colorization
+from ctlib.evaluate_colorization import COLUMNS, Case, Measure
+from ctlib.recipes import resnet_colorizer
+from ctlib.recipes.resnet_colorizer import COMBOS
+
+ENCODERS = ("frozen-random", "squeezenet-frozen", "squeezenet-tuned")
+#: what is done to a result: nothing; or its color joined with the true lightness, which for Lab is the same
+POSTS = ("as it is", "best of both")
+
+
+def compare(
+    options: dict,
+    cases: Iterable[Case],
+    place: Callable[..., Path],
+    *,
+    combos: Sequence[str] = tuple(COMBOS),
+    encoders: Sequence[str] = ENCODERS,
+    seeds: Sequence[int] = (0,),
+    wanted: Sequence[str] = COLUMNS,
+    also: Mapping[str, Measure] | None = None,
+    told: Callable[[str], None] = lambda line: None,
+) -> list[dict]:
+    """Train every combination, and judge all of them on the same pictures at the size of the trainings.
+
+    Args:
+        options: of `ctlib.recipes.resnet_colorizer.run` that all have in common: `sets`, `size`, `side`, `steps`, ...
+        cases: photographs that are in no training, see `ctlib.evaluate_colorization.cases`.
+        place: options of a training to its folder, e.g. `ctlib.results.Run.checkpoints`; what was finished there is
+            not trained again, what was interrupted goes on.
+        combos: of `COMBOS`. encoders: of `ctlib.models.resnet_colorizer.ENCODERS`. seeds: one training each.
+        wanted, also: columns, see `ctlib.evaluate_colorization.judge`.
+        told: gets a line after each training.
+
+    Returns:
+        Means over the pictures of a set: `case` (the set), `method` (combo and encoder), `combo`, `encoder`, `seed`,
+        `post` (one of `POSTS`) and the columns; first the rows of `"gray"` and `"truth"`, which have only those.
+
+    Raises:
+        ValueError: an unknown combination. MissingWeights: no ImageNet weights, or no LPIPS.
+    """
+    if unknown := [name for name in combos if name not in COMBOS]:
+        raise ValueError(f"combos: expected some of {', '.join(COMBOS)}, got {unknown[0]!r}")
+    cases, side, made, colorizers = list(cases), options["side"], {}, {}
+    for encoder in encoders:
+        for combo in combos:
+            for seed in seeds:
+                chosen = {"schedule": "cosine"} | options | COMBOS[combo] | {"encoder": encoder, "seed": seed}
+                network, history = resnet_colorizer.run(place(**chosen), **chosen)
+                what = {"method": f"{combo}, {encoder}", "combo": combo, "encoder": encoder, "seed": seed}
+                told(f"{what['method']}, seed {seed}: loss {history[-1]['loss']:.4f}")
+                for post, color in zip(POSTS, (network.predict, network.colorize), strict=True):
+                    if post == POSTS[1] or network.output == "rgb":
+                        name = f"{what['method']}, {seed}, {post}"
+                        colorizers[name], made[name] = partial(color, side=side), what | {"post": post}
+    measured = evaluate_colorization.judge(colorizers, cases, wanted=wanted, also=also)
+    rows = []
+    for place_of in dict.fromkeys(case.set for case in cases):
+        for means in evaluate_colorization.summary(measured, place_of):
+            name = means.pop("method")
+            rows.append({"case": place_of, **made.get(name, {"method": name}), **means})
+    baselines = evaluate_colorization.BASELINES
+    return sorted(rows, key=lambda row: row["method"] not in baselines)
+
+
+def over_seeds(rows: Sequence[dict], columns: Sequence[str]) -> list[dict]:
+    """Means and spreads over sets and seeds.
+
+    Returns:
+        A row for each method and post: `method`, `post`, `seeds`, the columns, and `<column>_spread`, the standard
+        deviation of the seeds (NaN of a single one).
+    """
+    groups: dict[tuple, list[dict]] = {}
+    for row in rows:
+        groups.setdefault((row["method"], row.get("post", POSTS[0])), []).append(row)
+    found = []
+    for (method, post), group in groups.items():
+        seeds = dict.fromkeys(row.get("seed") for row in group)
+        result = {"method": method, "post": post, "seeds": len(seeds)}
+        for column in columns:
+            each = torch.tensor(
+                [[float(row[column]) for row in group if row.get("seed") == seed] for seed in seeds],
+                dtype=torch.float64,
+            ).mean(1)
+            result[column] = each.mean().item()
+            result[column + "_spread"] = each.std().item() if len(each) > 1 else float("nan")
+        found.append(result)
+    return found
