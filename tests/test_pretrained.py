@@ -38,7 +38,7 @@ def kind(folder):
     return next(name for name in NETWORKS if folder.name.startswith(name))
 
 
-LIMITS = [("histogram-analogy", 25), ("palettenet", 12), ("zhang", 20)]
+LIMITS = [("histogram-analogy", 25), ("palettenet", 12), ("features", 3), ("zhang", 20)]
 
 
 @pytest.mark.parametrize(("name", "megabytes"), LIMITS)
