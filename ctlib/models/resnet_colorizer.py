@@ -153,6 +153,7 @@ class ResnetColorizer(nn.Module, Pretrained):
                 f"gray: expected (B, 1, H, W) with sides that {self.multiple} divides, got {tuple(gray.shape)}; "
                 "colorize takes any size"
             )
+        gray = gray.to(self.trunk[0].weight)
         unit = gray if self.output == "rgb" else gray / 100
         if self.encoder != "frozen-random":
             features = (unit - _MEAN) / _STD

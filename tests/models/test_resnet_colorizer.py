@@ -136,6 +136,13 @@ def test_pictures_of_any_size_keep_their_lightness(output, skips):
         assert error[inside].max() < 0.05 if inside.any() else True
 
 
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_pictures_in_double_precision(output):
+    net, rgb = network(output), noise(1, 3, 40, 48).double()
+    for color_it in (net.colorize, net.predict):
+        torch.testing.assert_close(color_it(rgb, 48).float(), color_it(rgb.float(), 48), rtol=0, atol=1e-3)
+
+
 def test_what_an_rgb_network_says_itself_has_its_own_lightness():
     net, rgb = network("rgb"), noise(1, 3, 40, 56)
     said, joined = net.predict(rgb, 48), net.colorize(rgb, 48)
