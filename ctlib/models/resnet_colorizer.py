@@ -33,6 +33,7 @@ class ResnetColorizer(nn.Module, Pretrained):
 
     Its parameters: 676,800 in the encoder of a ResNet, 278,211 (RGB) or 277,922 (Lab) in the decoder, under the names
     of the study's checkpoints (`midlevel_resnet`, `upsample`). New networks have random weights: see `load_imagenet`.
+    Unlike the study's they begin near gray, which saves a short training the way there.
 
     Args:
         output: `"rgb"`: the input is luma (0.2989 R + 0.587 G + 0.114 B), the output sRGB; `"lab"`: the input is L\*,
@@ -88,7 +89,9 @@ class ResnetColorizer(nn.Module, Pretrained):
         else:
             self.upsample = _decoder(_CHANNELS[self.trunk_name][2], outputs)
             last = self.upsample[14]
-        nn.init.constant_(last.bias, 0.0 if output == "rgb" else 0.5)  # a new network says gray
+        with torch.no_grad():  # a new network says about gray; a and b need not come from 128 first
+            last.weight.mul_(0.1)
+            last.bias.fill_(0.0 if output == "rgb" else 0.5)
 
     @property
     def trunk(self) -> nn.Sequential:

@@ -120,9 +120,9 @@ def test_shipped_features_are_alive_and_differ(shipped):
 
     rgb = torch.cat([images.to_tensor(images.resize(photos.load(name), 128))[..., :80, :80].float()
                      for name in ("coffee", "china", "flower")])  # fmt: skip
-    for name, features in shipped(rgb, LAYERS).items():
+    for name, features in shipped(rgb, (*TAPS, "relu5_1")).items():
         assert features.isfinite().all()
         alive = (features.flatten(2).amax(2) > 0).any(0).double().mean()
-        assert alive > 0.8, f"{name}: {1 - alive:.0%} of the channels say nothing"
+        assert alive > (0.5 if name == "relu5_1" else 0.8), f"{name}: {1 - alive:.0%} of the channels say nothing"
         one, other = features[0].mean((1, 2)), features[1].mean((1, 2))
         assert functional.cosine_similarity(one, other, dim=0) < 0.999 or math.isclose(float(name[4]), 1)
