@@ -24,7 +24,7 @@ LPIPS = "lpips_squeeze"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sets", nargs="+", default=["scenes256", "imagenet_samples"], help="folders in $CTLIB_DATA")
-    parser.add_argument("--steps", type=int, default=300, help="updates of the weights in each training")
+    parser.add_argument("--steps", type=int, default=450, help="updates of the weights in each training")
     parser.add_argument("--side", type=int, default=80, help="pixels of the training squares")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each combination")
     parser.add_argument("--limit", type=int, default=30, help="pictures of each set to judge on, of those held back")
