@@ -10,6 +10,9 @@ SNAKEMAKE := snakemake --cores all --resources gpu=1 --nolock --rerun-incomplete
 # A worker a core, up to four, each with one thread; conftest.py says what goes together and what begins first.
 PYTEST := OMP_NUM_THREADS=1 python -m pytest -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
+# Papermill runs every notebook for the site; nbmake runs the tour and the chapters on data once more, as JupyterLab does.
+NOTEBOOKS ?= $(wildcard notebooks/0*.ipynb)
+
 .DEFAULT_GOAL := help
 .PHONY: help env book test check lab bench full lock clean
 
@@ -22,8 +25,8 @@ book: $(MADE)  ## run what changed and build the site (PROFILE=quick, gpu or pap
 	@$(SNAKEMAKE) --config profile=$(PROFILE) || { echo "Some notebooks did not run; the whole story: $$(ls -t .snakemake/log/* | head -n 1)"; exit 1; }
 	@python tools/stage.py $(PROFILE)
 
-test: $(MADE)  ## everything: units, notebooks, pipeline, book, site in a browser
-	@$(PYTEST) --nbmake tests notebooks
+test: $(MADE)  ## everything: units, notebooks, pipeline, book, site in a browser (NOTEBOOKS=notebooks: all through nbmake, too)
+	@$(PYTEST) --nbmake tests $(NOTEBOOKS)
 
 check: $(MADE)  ## before a commit: lint, clean notebooks, quick tests (a minute)
 	@ruff check . && ruff format --check . && nbstripout --verify --keep-id notebooks/*.ipynb

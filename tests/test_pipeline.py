@@ -169,6 +169,8 @@ def test_run_rerun_and_failure(tiny):
 
 @pytest.mark.slow
 def test_profile_values_reach_the_page(tiny):
+    for stem in ("11_cold", "70_compare"):
+        (tiny / "notebooks" / f"{stem}.ipynb").unlink()
     done = snakemake(tiny, "--quiet", "all", "--config", "profile=gpu")
     assert done.returncode == 0, done.stderr
     assert json.loads((tiny / "_build/gpu/results/10_warm.json").read_text())["steps"] == 7

@@ -25,7 +25,7 @@ from ctlib.recipes import histogram_analogy as recipe
 
 pytestmark = pytest.mark.slow
 
-KILLS = int(os.environ.get("CTLIB_KILLS", 8))
+KILLS = int(os.environ.get("CTLIB_KILLS", 4))
 LONG = {"steps": 1000, "save_every": 13, "log_every": 20, "lr": 0.001}
 SHORT = {"steps": 20, "save_every": 5, "dtype": "float64"}
 ENVIRONMENT = os.environ | {
