@@ -48,7 +48,7 @@ DEFAULT = "color and place"
 GOAL_ERROR, GOAL_SECONDS, GOAL_MEMORY = 1.0, 6.0, 3072  # mean CIEDE2000, s, MB of the whole process
 SAMPLES = 1 << 18  # pixels on which pictures are compared
 REGIONS = 8  # of a picture at most
-CELL, BINS, RIDGE = 16, 8, 1e-4  # of the bilateral grid: pixels of the small copy, bins of lightness, pull to no slope
+CELL, BINS, RIDGE = 8, 16, 1e-5  # of the bilateral grid: pixels of the small copy, bins of lightness, pull to no slope
 
 Labels = tuple[Tensor, Tensor] | None
 
