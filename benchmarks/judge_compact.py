@@ -29,6 +29,18 @@ def training_of(weights: str) -> dict:
     return {"steps": settings["steps"], "batch": settings["batch"]}
 
 
+def unlike(before: dict, long_side: int, data: dict) -> str:
+    """What a record was measured with, if it was something else: rows of both would not be one table."""
+    if before["parameters"]["long_side"] != long_side:
+        return f"long_side {before['parameters']['long_side']}"
+    changed = sorted(name for name in {*before["data"], *data} if before["data"].get(name) != data.get(name))
+    return (
+        f"other data: {', '.join(changed[:3])}" + (f" and {len(changed) - 3} more" if changed[3:] else "")
+        if changed
+        else ""
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("networks", nargs="+", metavar="name=weights")
@@ -38,7 +50,10 @@ def main() -> None:
     given = dict(pair.split("=", 1) for pair in options.networks)
     run = results.start("judge_compact", long_side=options.long_side)
     cases, commit = bench(options.long_side), results.provenance()["commit"]
-    rows = []
+    rows, data = [], evaluate.manifest("fivek", cases)
+    before = results.read("judge_compact") if options.keep else None
+    if before and (kept := unlike(before, options.long_side, data)):
+        parser.error(f"the result so far has {kept}; judge all networks anew, without --keep")
     for name, weights in {"identity": None, **given}.items():
         about = {}
         if weights:
@@ -49,12 +64,9 @@ def main() -> None:
         judged = evaluate.judge([name], cases, PAIRED)
         rows += [row | about | {"commit": commit} for row in judged]
         print(name, *evaluate.summary(judged, "paired", PAIRED), *evaluate.summary(judged, "same edit", PAIRED))
-    if options.keep:
-        before = results.read("judge_compact")
-        if before["parameters"]["long_side"] != options.long_side:
-            parser.error(f"the result so far has {before['parameters']}; judge all networks anew")
+    if before:
         rows = [row for row in before["rows"] if row["method"] not in given] + [r for r in rows if r["method"] in given]
-    print(run.write(rows, data=evaluate.manifest("fivek", cases)))
+    print(run.write(rows, data=data))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from ctlib.segment.soft import SoftMap, afford
 
 Fit = Callable[[Tensor, Tensor], ColorMap]  # two lists of colors (1, 3, N), (1, 3, M) to a function of color
 
+_WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _SPECK = 1e-3  # share of a picture below which a region says nothing of its colors, as in `ctlib.segment.drop_small`
 _FAINT = 1e-3  # of a pixel's largest weight; less is none: else each region would be computed for nearly all pixels
 
@@ -130,6 +131,9 @@ def partners(
     Raises:
         ValueError: a batch of several pictures, maps that are none, or so many regions that 2 GB are too few.
     """
+    if not isinstance(labels, tuple | list) or len(labels) != 2:
+        found = f"{len(labels)}" if isinstance(labels, tuple | list) else type(labels).__name__
+        raise ValueError(f"labels: expected two maps, of source and reference, got {found}; see ctlib.segment.match")
     maps = []
     for number, (one, picture, name) in enumerate(
         zip(labels, (source, reference), ("source", "reference"), strict=True)
@@ -139,7 +143,7 @@ def partners(
             raise ValueError(
                 f"labels: regions belong to one picture, got a batch of {len(picture)}; take them one by one"
             )
-        if not isinstance(one, Tensor) or one.ndim != 2 or one.is_floating_point() or not one.numel():
+        if not isinstance(one, Tensor) or one.ndim != 2 or one.dtype not in _WHOLE or not one.numel():
             found = f"{one.dtype} {tuple(one.shape)}" if isinstance(one, Tensor) else type(one).__name__
             raise ValueError(f"labels[{number}]: expected whole numbers (H, W), got {found}; see ctlib.segment.given")
         size = tuple(picture.shape[2:])

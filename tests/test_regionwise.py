@@ -214,6 +214,8 @@ def test_eight_bits_take_labels():
             r"labels\[0\]: expected whole numbers \(H, W\), got torch.f",
         ),
         ((torch.zeros(24, 30).long(), [[0]]), r"labels\[1\]: expected whole numbers \(H, W\), got list"),
+        ((torch.zeros(24, 30).long(),) * 3, "labels: expected two maps, of source and reference, got 3"),
+        (torch.zeros(24, 30).long(), "labels: expected two maps, of source and reference, got Tensor"),
         ((torch.zeros(1, 24, 30).long(), torch.zeros(24, 30).long()), r"labels\[0\]: .*\(1, 24, 30\)"),
     ],
 )
@@ -221,6 +223,14 @@ def test_maps_that_are_none(labels, message):
     for name in ("mkl_lab", "analogy"):
         with pytest.raises(ValueError, match=message):
             methods.recolor(name, picture(24, 30), picture(24, 30, 1), labels=labels)
+
+
+def test_large_numbers_are_labels_too():
+    """Where a table of all numbers up to them would not fit in memory."""
+    source, reference = picture(24, 30), picture(24, 30, 1)
+    plain = methods.recolor("mkl_lab", source, reference, labels=(halves(24, 30), halves(24, 30)))
+    large = halves(24, 30) * ((1 << 40) - 5) + 5
+    assert torch.equal(methods.recolor("mkl_lab", source, reference, labels=(large, large)), plain)
 
 
 def test_a_batch_and_a_palette_have_no_regions():

@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -61,6 +62,9 @@ def by_kmeans(rgb: Tensor, *, k: int = 5, position: float = 0.0, seed: int = 0, 
     from sklearn.cluster import KMeans  # a second to import
 
     _positive(k=k, long_side=long_side)
+    _number("position", position, above=False)
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 1 << 32:
+        raise ValueError(f"seed: expected a whole number from 0 to 2**32 - 1, got {seed!r}")
     # rounded: the last digits of one color depend on its place in a vector, and a constant picture has one color
     points = _points(_shrunk(rgb, long_side).double(), position).round(3).astype(np.float32)
     model = KMeans(min(k, len(np.unique(points, axis=0))), n_init=4, random_state=seed).fit(points)
@@ -96,6 +100,8 @@ def by_slic(
     from sklearn.cluster import AgglomerativeClustering
 
     _positive(k=k, superpixels=superpixels, long_side=long_side)
+    _number("compactness", compactness, above=True)
+    _number("position", position, above=False)
     small = _shrunk(rgb, long_side)
     pixels = np.ascontiguousarray(small[0].movedim(0, -1).cpu().numpy())
     cells = slic(pixels, min(superpixels, pixels[..., 0].size), compactness, start_label=0, channel_axis=-1)
@@ -208,14 +214,25 @@ def by_transformers(
 @functools.lru_cache(maxsize=2)
 def _transformers_network(model: str) -> tuple[nn.Module, Callable]:
     try:
+        from huggingface_hub import HfApi
         from transformers import AutoConfig, AutoImageProcessor, AutoModelForSemanticSegmentation
         from transformers import AutoModelForUniversalSegmentation as Universal
     except ImportError as error:
         raise SegmentError(f"transformers is not installed: {_INSTALL}; {_OFFLINE}") from error
-    try:
-        config = AutoConfig.from_pretrained(model)
+
+    def load(**where: bool) -> tuple[nn.Module, Callable]:
+        config = AutoConfig.from_pretrained(model, **where)
         kind = Universal if type(config) in Universal._model_mapping else AutoModelForSemanticSegmentation
-        return kind.from_pretrained(model, config=config), AutoImageProcessor.from_pretrained(model)
+        return kind.from_pretrained(model, config=config, **where), AutoImageProcessor.from_pretrained(model, **where)
+
+    try:
+        try:
+            return load(local_files_only=True)
+        except Exception:
+            if Path(model).exists():
+                raise
+        HfApi().model_info(model, timeout=2)  # where there is no way to the hub, loading would try for 23 seconds
+        return load()
     except Exception as error:  # network, rights, a wrong id, another kind of network: the hub has many ways to say no
         remedy = f"go online once, pass network=... and processor=..., or do without: {_OFFLINE}"
         raise SegmentError(
@@ -245,8 +262,15 @@ def _line(error: Exception) -> str:
 
 def _positive(**counts: int) -> None:
     for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name}: expected at least 1, got {count}")
+        if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
+            raise ValueError(f"{name}: expected a whole number of at least 1, got {count!r}")
+
+
+def _number(name: str, value: float, above: bool) -> None:
+    """A finite number, above 0 or at least 0."""
+    fits = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not fits or not (value > 0 if above else value >= 0) or value == float("inf"):
+        raise ValueError(f"{name}: expected a number {'above' if above else 'of at least'} 0, got {value!r}")
 
 
 def _check_proportions(rgb: Tensor) -> None:

@@ -48,7 +48,7 @@ def match(
         order = list(dict.fromkeys(name for name in source.names if name in both))
         pairs = [[order.index(name) if name in both else -1 for name in side.names] for side in (source, reference)]
     else:
-        pairs = _assign(statistics(source, source_rgb), statistics(reference, reference_rgb), limit)
+        pairs = assigned(statistics(source, source_rgb), statistics(reference, reference_rgb), limit)
     if max(pairs[0]) < 0:
         warnings.warn("match: no region has a partner, so the global path is used everywhere", stacklevel=2)
     first, second = (
@@ -82,7 +82,7 @@ def statistics(regions: Regions, rgb: Tensor) -> Tensor:
     return torch.cat([mean[:, :3] / unit, spread, mean[:, 3:4].log1p(), 4 * share.sqrt(), 2 * mean[:, 4:5]], 1).cpu()
 
 
-def _assign(first: Tensor, second: Tensor, limit: float) -> list[list[int]]:
+def assigned(first: Tensor, second: Tensor, limit: float) -> list[list[int]]:
     """For each region of both sides the number of the pair that it is in, or -1."""
     cost = torch.cdist(first, second).numpy()
     numbers = [[-1] * len(first), [-1] * len(second)]

@@ -1,5 +1,6 @@
 """Label maps: what they are, how pictures of labels become them, and how small regions go."""
 
+import operator
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,7 @@ class Regions:
 
     def __post_init__(self):
         _check(self.labels)
-        if not torch.bincount(self.labels.flatten()).all():
+        if self.labels.max() >= self.labels.numel() or not torch.bincount(self.labels.flatten()).all():
             raise ValueError("labels: expected every number from 0 to the largest, some do not occur; see given")
         if self.names is not None and len(self.names) != self.count:
             raise ValueError(f"names: expected one for each of {self.count} labels, got {len(self.names)}")
@@ -91,6 +92,8 @@ def given(
         ImageReadError: a file that cannot be read.
     """
     array = _array(labels)
+    if size is not None:
+        size = _size(size)
     if names is not None and (array.ndim == 3 or array.max() >= len(names)):
         raise ValueError(f"names: expected one for each number in the map, got {len(names)}")
     if array.ndim == 3:
@@ -203,6 +206,16 @@ def _check(labels: Tensor) -> None:
         raise ValueError(f"labels: expected an int64 tensor (H, W), got {found}; see ctlib.segment.given")
     if labels.min() < 0:
         raise ValueError(f"labels: expected numbers from 0, got {int(labels.min())}; give it a number of its own")
+
+
+def _size(size: Sequence[int]) -> tuple[int, int]:
+    try:
+        height, width = (operator.index(side) for side in size)
+    except (TypeError, ValueError):
+        height = width = 0
+    if height < 1 or width < 1:
+        raise ValueError(f"size: expected (H, W) of the picture, whole numbers of at least 1, got {size!r}")
+    return height, width
 
 
 def _array(labels: Tensor | np.ndarray | str | os.PathLike) -> np.ndarray:

@@ -41,8 +41,11 @@ def soften(
         ValueError: shapes that do not fit, labels that are out of range, a bad picture, radius or eps, or more regions
             than 2 GB hold the weights of; for those see `SoftMap`.
     """
+    check.rgb(rgb, "rgb")
+    if isinstance(regions, bool) or not isinstance(regions, int) or regions < 0:
+        raise ValueError(f"regions: expected how many there are, a whole number, got {regions!r}")
+    afford(regions + 1, rgb.shape[2:])
     soft = SoftMap(labels, rgb, regions, radius, eps, long_side)
-    afford(regions + 1, labels.shape)
     return soft.weights(rgb)
 
 
@@ -50,7 +53,8 @@ class SoftMap:
     """The weights of `soften` for some rows of the picture at a time, and for copies of it of other sizes.
 
     Args:
-        labels, rgb, regions, radius, eps, long_side: as in `soften`.
+        labels, rgb, regions, radius, eps, long_side: as in `soften`; the colors are taken as checked, which takes its
+            time in a large picture.
     """
 
     def __init__(
@@ -62,7 +66,6 @@ class SoftMap:
         eps: float = 1e-3,
         long_side: int = 512,
     ):
-        check.rgb(rgb, "rgb")
         if labels.ndim != 2 or labels.is_floating_point() or tuple(rgb.shape) != (1, 3, *labels.shape):
             raise ValueError(
                 f"labels: expected whole numbers (H, W) and rgb (1, 3, H, W), got {labels.dtype} {tuple(labels.shape)} "

@@ -67,8 +67,16 @@ def test_what_segment_refuses():
         segment(flags(), "sam")
     with pytest.raises(ValueError, match="seed: no option of slic; known are k, superpixels"):
         segment(flags(), seed=1)
-    with pytest.raises(ValueError, match="k: expected at least 1, got 0"):
-        segment(flags(), k=0)
+    for name, value, wanted in [
+        *(("k", value, "whole number of at least 1") for value in (0, "3", 1.5, True)),
+        ("long_side", 2.5, "whole number of at least 1"),
+        *(("compactness", value, "number above 0") for value in (0, -1, float("nan"), "10")),
+        *(("position", value, "number of at least 0") for value in (-1, float("inf"), None)),
+    ]:
+        with pytest.raises(ValueError, match=f"^{name}: expected a {wanted}, got {value!r}$"):
+            segment(flags(), **{name: value})
+    with pytest.raises(ValueError, match=r"seed: expected a whole number from 0 to 2\*\*32 - 1, got -1"):
+        segment(flags(), "kmeans", seed=-1)
     with pytest.raises(ValueError, match="rgb: expected one picture, got a batch of 2"):
         segment(flags().expand(2, 3, 48, 64))
     with pytest.raises(ValueError, match="rgb: holds NaN"):
@@ -207,16 +215,22 @@ def test_transformers_by_name_of_a_folder(kind, tmp_path):
 def test_transformers_offline_and_mistaken(monkeypatch):
     transformers = pytest.importorskip("transformers", reason="transformers comes with the extra segmentation")
 
-    def fail(*_, **__):
+    asked = []
+
+    def fail(*_, **options):
+        asked.append(options)
         raise OSError("We could not connect\nand more lines")
 
     monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", fail)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", fail)
     _transformers_network.cache_clear()
     found = (
         r'nvidia/segformer\S+: not a network .*We could not connect\); go online once.*backend="slic" needs no network'
     )
     with pytest.raises(SegmentError, match=f"^{found}$"):
         segment(noise(8, 8), "transformers")
+    # a look on the disk, one question, and none of the retries that loading makes
+    assert asked == [{"local_files_only": True}, {"timeout": 2}]
     with pytest.raises(ValueError, match="task: expected semantic or panoptic, got 'instance'"):
         segment(noise(8, 8), "transformers", task="instance")
     network, processor = tiny("segformer")

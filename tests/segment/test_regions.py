@@ -117,6 +117,11 @@ def test_what_else_given_refuses(tmp_path):
         given(drawn(), colors=np.zeros((2, 3)))
     with pytest.raises(ValueError, match="colors: expected a picture of labels"):
         given(np.zeros((2, 2), int), colors=["red"])
+    for size in (5, (5,), (0, 3), (2.5, 3), "ab"):
+        with pytest.raises(ValueError, match=r"^size: expected \(H, W\) of the picture, whole numbers"):
+            given(torch.zeros(2, 2).long(), size)
+    with pytest.raises(ValueError, match="labels: expected every number from 0 to the largest"):
+        Regions(torch.full((2, 2), 1 << 40))  # without a table of so many
     with pytest.raises(ValueError, match="labels: expected every number from 0 to the largest"):
         Regions(torch.tensor([[0, 2]]))
     with pytest.raises(ValueError, match="names: expected one for each of 2 labels, got 1"):

@@ -96,6 +96,10 @@ def test_what_soften_refuses():
         soften(quarters(), rgb, 3)
     with pytest.raises(ValueError, match=r"labels: expected whole numbers \(H, W\) and rgb"):
         soften(quarters(48, 63), rgb, 4)
+    with pytest.raises(ValueError, match="regions: expected how many there are, a whole number, got '3'"):
+        soften(quarters(), rgb, "3")
+    with pytest.raises(ValueError, match="labels: the weights of 1099511627776 regions"):
+        soften(quarters(), rgb, 1 << 40)
     with pytest.raises(ValueError, match="labels: expected whole numbers"):
         soften(quarters().float(), rgb, 4)
     with pytest.raises(ValueError, match="radius, eps and long_side: expected"):
