@@ -1,17 +1,20 @@
 """Judge the shipped colorizers on photographs that none of them has seen: a record for chapters 41 and 42.
 
-    CTLIB_DATA=<folder with scenes256/ and imagenet_samples/> python benchmarks/judge_colorization.py
+    CTLIB_DATA=<folder with scenes256/, imagenet_samples/ and weights/> python benchmarks/judge_colorization.py
 
-LPIPS (SqueezeNet variant) is measured where SqueezeNet's trunk is at hand, see `--trunk`. The result,
-`judge_colorization.json`, goes to `_build/lab/results`; a reviewed copy is the record in `book/results`.
+LPIPS is that of SqueezeNet; its column is left out where that cannot be had. The result, `judge_colorization.json`,
+goes to `_build/lab/results`; a reviewed copy is the record in `book/results`.
 """
 
 import argparse
 from functools import partial
 
 from ctlib import checkpoints, colorizers, evaluate_colorization, results
+from ctlib.hubcache import MissingWeights
 from ctlib.models.zhang2017 import Zhang2017
+from ctlib.perceptual_losses import Lpips
 
+LPIPS = "lpips_squeeze"
 COUNTS = (0, 1, 2, 3, 5, 10, 20, 50, 100)  # of the authors' curve, as far as it is steep
 
 
@@ -25,7 +28,7 @@ def main() -> None:
     run = results.start("judge_colorization", sets=chosen.sets, limit=chosen.limit, long_side=chosen.long_side,
                         seeds=chosen.seeds)  # fmt: skip
     cases = evaluate_colorization.cases(chosen.sets, chosen.long_side, limit=chosen.limit)
-    rows = evaluate_colorization.judge(shipped(), cases)
+    rows = evaluate_colorization.judge(shipped(), cases, also=perceptual())
     network = Zhang2017.from_pretrained(colorizers.get("zhang2017").weights)
     told = evaluate_colorization.by_hints(network, cases, COUNTS, seeds=chosen.seeds)
     print(run.write(rows, hints=told, data={f"{case.set}/{case.name}": case.sha256 for case in cases}))
@@ -34,6 +37,16 @@ def main() -> None:
     for count in COUNTS:
         found = [row["psnr"] for row in told if row["count"] == count]
         print(f"{count:4} hints: {sum(found) / len(found):.2f} dB")
+
+
+def perceptual() -> dict:
+    """LPIPS as a column, or none."""
+    try:
+        lpips = Lpips("squeeze")
+    except MissingWeights as error:
+        print(f"no LPIPS: {error}")
+        return {}
+    return {LPIPS: lambda result, truth: lpips(result.float(), truth.float()).detach()}
 
 
 def shipped() -> dict:

@@ -97,6 +97,8 @@ def scored(record: dict, method: str, columns: dict, places: dict[str, str], ben
 def color_scores(record: dict, method: str) -> str:
     """Numbers of a colorizer, from `judge_colorization.json`: beside the gray copy, and by the number of hints."""
     columns = {"psnr": ("PSNR, dB", 2), "ciede2000": ("CIEDE2000", 2), "colorfulness": ("colorfulness", 1)}
+    if all("lpips_squeeze" in row for row in record["rows"]):
+        columns["lpips_squeeze"] = ("LPIPS (SqueezeNet)", 3)
     lines = [f"| Test | {' | '.join(title for title, _ in columns.values())} |", "|---" * (1 + len(columns)) + "|"]
 
     def mean(name: str, key: str) -> float:
