@@ -118,7 +118,8 @@ def caches(sets: Sequence[str], size: int) -> list[cache.Cache]:
     """Photographs of folders, kept as squares of `size` pixels, see `cache_dir`.
 
     Args:
-        sets: `"photos"` for the bundled ones, else names of folders in `$CTLIB_DATA` (their `images` if there is one).
+        sets: `"photos"` for the bundled ones, else names of folders in `$CTLIB_DATA` (their `images` if there is one);
+            of an official layout the part is named, too: `"imagenet/train"`, `"coco/train2017"`.
         size: pixels.
 
     Raises:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional
 
 from ctlib.checkpoints import CheckpointError
@@ -206,6 +207,20 @@ def test_photographs_of_folders(tmp_path, caches):
     assert len(data) == 1 + 3 and data[0, 0]["rgb"].shape == (16, 16, 3)
     assert list(data.manifest) == ["first-16/00000 0.png", *(f"second-16/{n:05d} {n}.png" for n in range(3))]
     assert recipe.photographs("first", 16).manifest.items() < data.manifest.items()
+
+
+def test_official_layouts_are_named_with_their_part(tmp_path, caches):
+    """ImageNet as a folder a class, COCO as a folder a split; what is gray is left out."""
+    names = ("imagenet/train/n01440764/n01440764_18.JPEG", "imagenet/train/n01443537/n01443537_2.JPEG",
+             "imagenet/val/n01440764/ILSVRC2012_val_00000293.JPEG", "coco/train2017/000000000009.jpg",
+             "coco/val2017/000000000139.jpg")  # fmt: skip
+    for name in names:
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture = Image.open(photos.path("chelsea"))
+        (picture.convert("L") if "n01443537" in name else picture).save(path, "JPEG")
+    data = recipe.photographs(["imagenet/train", "coco/train2017"], 16)
+    assert [name.rpartition(" ")[2] for name in data.manifest] == ["n01440764_18.JPEG", "000000000009.jpg"]
 
 
 def test_caches_stay_in_the_repository():
