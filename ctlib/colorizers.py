@@ -46,6 +46,9 @@ COLORIZERS: dict[str, Colorizer] = {
         "Zhang 2016", "zhang2016.Zhang2016", "zhang2016-quarter", ("temperature",), "zhang2016colorful"
     ),
     "zhang2017": Colorizer("Zhang 2017", "zhang2017.Zhang2017", "zhang2017-quarter", ("hints",), "zhang2017real"),
+    "unet": Colorizer(
+        "U-Net on SqueezeNet", "resnet_colorizer.ResnetColorizer", "unet-colorizer", (), "ronneberger2015unet"
+    ),
     "eccv16": Colorizer(
         "Zhang 2016 (official weights)", "zhang2016.Zhang2016", "eccv16", ("temperature",), "zhang2016colorful"
     ),

@@ -11,6 +11,7 @@ from ctlib import checkpoints, colorizers, methods, paths
 from ctlib.models.features import Features
 from ctlib.models.histogram_analogy import HistogramAnalogy
 from ctlib.models.palettenet import PaletteNet
+from ctlib.models.resnet_colorizer import ResnetColorizer
 from ctlib.models.zhang2016 import Zhang2016
 from ctlib.models.zhang2017 import Zhang2017
 
@@ -23,6 +24,7 @@ NETWORKS = {
     "features": Features,
     "zhang2016": Zhang2016,
     "zhang2017": Zhang2017,
+    "unet": ResnetColorizer,
 }
 #: record of the benchmark that judges, and the option by which `tools/ship.py` knows the network
 JUDGES = {
@@ -31,6 +33,7 @@ JUDGES = {
     "features": ("judge_features", "widths"),
     "zhang2016": ("judge_colorization", "folded"),
     "zhang2017": ("judge_colorization", "mask_cent"),
+    "unet": ("judge_colorization", "skips"),
 }
 
 
@@ -38,7 +41,7 @@ def kind(folder):
     return next(name for name in NETWORKS if folder.name.startswith(name))
 
 
-LIMITS = [("histogram-analogy", 25), ("palettenet", 12), ("features", 3), ("zhang", 20)]
+LIMITS = [("histogram-analogy", 25), ("palettenet", 12), ("features", 3), ("zhang", 12), ("unet", 8)]
 
 
 @pytest.mark.parametrize(("name", "megabytes"), LIMITS)

@@ -214,10 +214,9 @@ out = colorizers.colorize("zhang2016", rgb, temperature=0.38)  # (B, 3, H, W) sR
     ),
     "skips": Kind(
         usage="""\
-from ctlib.models.resnet_colorizer import ResnetColorizer
+from ctlib import colorizers
 
-network = ResnetColorizer.from_pretrained("{name}")
-out = network.colorize(rgb)  # (B, 3, H, W) sRGB in [0, 1]""",
+out = colorizers.colorize("unet", rgb)  # (B, 3, H, W) sRGB in [0, 1]""",
         note="""\
 The encoder's weights began as torchvision's for ImageNet, of SqueezeNet 1.1 or ResNet-18 as its name says, unless that
 is frozen-random (torchvision: BSD-3-Clause).
