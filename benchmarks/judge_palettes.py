@@ -5,7 +5,7 @@
 FOLDER holds a second stage without the adversary, to be compared with the shipped one, alike in all else that its card
 says: `ctlib train palettenet FOLDER -p begin=palettenet-film-6-tiny -p adversary=false ...`. The result,
 `judge_palettes.json`, goes to `_build/lab/results`; a reviewed copy is the record in `book/results`, and
-`tools/rejudge.py` brings its numbers to the cards. Twenty minutes on one core.
+`tools/rejudge.py` brings its numbers to the cards. An hour on one core.
 """
 
 import argparse

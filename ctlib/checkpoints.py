@@ -109,6 +109,8 @@ class Pretrained(PyTorchModelHubMixin):
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:300]
             raise CheckpointError(f"{folder}: weights and config.json do not fit together ({reason})") from error
+        if bad := [key for key, value in model.state_dict().items() if not torch.isfinite(value).all()]:
+            raise CheckpointError(f"{folder / WEIGHTS}: {bad[0]} holds NaN or infinite values; download it again")
         return model.eval()
 
     def save_pretrained(self, folder: Path | str, *, dtype: torch.dtype = torch.float16, **_) -> Path:

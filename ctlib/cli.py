@@ -13,6 +13,8 @@ from ctlib.classical import palette as palettes
 from ctlib.data import registry
 
 RECIPES = ("histogram_analogy", "distill", "palettenet", "zhang2016", "zhang2017", "features", "resnet_colorizer")
+#: what a profile sets for its notebook, none of the training's business
+OF_NOTEBOOKS = {"case_side", "counts", "dataset", "draws", "gallery", "long_side", "processes", "sizes", "table_side"}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -173,8 +175,7 @@ def train(
             values[name] = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ValueError(f"not YAML: {error}") from error
-    # a notebook's own, none of the training's business
-    for name in ("case_side", "dataset", "processes", "long_side", "sizes"):
+    for name in OF_NOTEBOOKS:
         values.pop(name, None)
     _, history = module.run(folder, **values)
     if int(os.environ.get("RANK", 0)) == 0:  # several processes have one result

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
+from safetensors.torch import save_file
 from toy import Net
 
 from ctlib import checkpoints
@@ -376,6 +377,17 @@ def test_weights_of_another_network(tmp_path):
         Net.from_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match=r"do not fit together|no configuration of Counting"):
         Counting.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), -float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, value):
+    """What a flipped bit may make of a weight; the picture would be black, and nothing would say why."""
+    folder = Net().save_pretrained(tmp_path)
+    weights = load_weights(folder / "model.safetensors")
+    weights["last.bias"][1] = value
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"model.safetensors: last.bias holds NaN or infinite.*download it again"):
+        Net.from_pretrained(folder)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e5])

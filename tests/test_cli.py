@@ -1,14 +1,19 @@
 """The `ctlib` command, as a photographer types it."""
 
+import importlib
 import subprocess
 import sys
 
+import graph
 import numpy as np
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from ctlib import images, lut, methods
-from ctlib.cli import app
+from ctlib.cli import OF_NOTEBOOKS, RECIPES, app
+from ctlib.recipes.histogram_analogy import options_of
+from ctlib.settings import Settings
 
 
 @pytest.fixture
@@ -94,3 +99,27 @@ def test_mistakes_cost_one_line(photos, words, says):
     assert done.returncode == 1 and len(lines) == 1, done.stderr
     assert lines[0].startswith("ctlib: ") and says in lines[0]
     assert {path.name for path in photos.iterdir()} == {"photo.jpg", "mood.png"}
+
+
+TRAINED_BY = {
+    "20_train_histogram_analogy": "histogram_analogy",
+    "30_train_palettenet": "palettenet",
+    "31_adversarial_palettenet": "palettenet",
+    "41_classification_colorization": "zhang2016",
+    "42_user_guided_colorization": "zhang2017",
+}
+PROFILES = [path for path in sorted((graph.ROOT / "notebooks/profiles").glob("*/*.yml")) if path.stem in TRAINED_BY]
+
+
+def options(recipe: str) -> set[str]:
+    return {*options_of(importlib.import_module(f"ctlib.recipes.{recipe}").run), *Settings.__dataclass_fields__}
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_profiles_of_notebooks_that_train_are_taken_by_the_command(path):
+    assert set(yaml.safe_load(path.read_text())) - options(TRAINED_BY[path.stem]) <= OF_NOTEBOOKS
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_no_option_of_a_training_is_left_out(recipe):
+    assert not options(recipe) & OF_NOTEBOOKS

@@ -68,7 +68,7 @@ def from_hex(colors: Sequence[str]) -> Tensor:
     """Hex colors such as `["#aabbcc"]` to a `(k, 3)` CIELAB palette."""
     colors = [colors] if isinstance(colors, str) else list(colors)
     for text in colors:
-        if not re.fullmatch("#?[0-9a-fA-F]{6}", text):
+        if not isinstance(text, str) or not re.fullmatch("#?[0-9a-fA-F]{6}", text):
             raise ValueError(f"hex color: expected six digits such as '#aabbcc', got {text!r}")
     return palette_from_rgb(torch.tensor([list(bytes.fromhex(text[-6:])) for text in colors]).reshape(-1, 3) / 255.0)
 
@@ -87,15 +87,22 @@ def as_palette(colors, name: str = "palette") -> Tensor:
     """`(k, 3)` CIELAB numbers or a sequence of hex colors, as a float64 tensor on the CPU.
 
     Raises:
-        ValueError: empty, wrong shape, not finite, or lightness outside [0, 100].
+        ValueError: no colors, wrong shape, not finite, or lightness outside [0, 100].
     """
     if isinstance(colors, str) or (isinstance(colors, Sequence) and len(colors) and isinstance(colors[0], str)):
         return from_hex(colors)
-    values = torch.as_tensor(colors, dtype=torch.float64).detach().cpu()
+    try:
+        values = torch.as_tensor(colors, dtype=torch.float64).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:  # torch's words name no argument
+        raise ValueError(
+            f"{name}: expected CIELAB colors (k, 3) or a list of hex colors such as '#aabbcc', got {colors!r:.80}"
+        ) from error
     if values.numel() == 0:
         raise ValueError(f"{name}: is empty; give at least one color")
-    if values.ndim != 2 or values.shape[1] != 3 or not torch.isfinite(values).all():
+    if values.ndim != 2 or values.shape[1] != 3:
         raise ValueError(f"{name}: expected finite CIELAB colors (k, 3), got shape {tuple(values.shape)}")
+    if not torch.isfinite(values).all():
+        raise ValueError(f"{name}: expected finite CIELAB colors, got some that are NaN or infinite")
     if values[:, 0].min() < -1e-3 or values[:, 0].max() > 100 + 1e-3:
         raise ValueError(f"{name}: lightness must lie in [0, 100]; convert sRGB with palette_from_rgb")
     return values

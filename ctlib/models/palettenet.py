@@ -280,7 +280,7 @@ class PaletteNet(nn.Module, Pretrained):
             ValueError: wrong input; the message names what and the remedy.
         """
         check.rgb(source, "source")
-        if long_side < 1:
+        if not 1 <= long_side < float("inf"):
             raise ValueError(f"long_side: expected at least 1 pixel, got {long_side}")
         wanted = self.ordered(palette)
         device = next(self.parameters()).device

@@ -322,6 +322,13 @@ def test_bad_palettes():
                       (LAB * np.nan, "CIELAB"), (LAB * 2, "lightness"), (["#12"], "six digits")]:  # fmt: skip
         with pytest.raises(ValueError, match=says):
             chang.transfer(bad, LAB)
+    for nothing in (None, {"#aabbcc"}, [[50, 0, 0], [50, 0]], [[50, 0, 0], "#aabbcc"], np.array(["#aabbcc"])):
+        with pytest.raises(
+            ValueError, match=r"^palette: expected CIELAB colors \(k, 3\) or a list of hex colors .*got"
+        ):
+            chang.as_palette(nothing)
+    with pytest.raises(ValueError, match=r"^hex color: expected six digits .* got \[50, 0, 0\]"):
+        chang.as_palette(["#aabbcc", [50, 0, 0]])
     with pytest.raises(ValueError, match="has 4 colors, the palette 5"):
         chang.transfer(LAB, LAB[:4])
     with pytest.raises(ValueError, match="edited"):

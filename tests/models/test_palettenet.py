@@ -222,8 +222,9 @@ def test_wrong_pictures_are_named():
     ):
         with pytest.raises(ValueError, match=message):
             net.recolor(picture, COLORS)
-    with pytest.raises(ValueError, match="long_side: expected at least 1 pixel, got 0"):
-        net.recolor(noise(1, 3, 32, 32), COLORS, long_side=0)
+    for pixels in (0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"long_side: expected at least 1 pixel, got {pixels}"):
+            net.recolor(noise(1, 3, 32, 32), COLORS, long_side=pixels)
     with pytest.raises(
         ValueError, match="view: expected sides of at least 32 that 16 divides, got 32 x 40; use recolor"
     ):
