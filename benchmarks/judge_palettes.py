@@ -2,8 +2,10 @@
 
     CTLIB_DATA=<folder with wikiart7/ and art_pd/> python benchmarks/judge_palettes.py --continued FOLDER
 
-FOLDER holds a second stage without the adversary, to be compared with the shipped one. The result,
-`judge_palettes.json`, goes to `_build/lab/results`; a reviewed copy is the record in `book/results`.
+FOLDER holds a second stage without the adversary, to be compared with the shipped one, alike in all else that its card
+says: `ctlib train palettenet FOLDER -p begin=palettenet-film-6-tiny -p adversary=false ...`. The result,
+`judge_palettes.json`, goes to `_build/lab/results`; a reviewed copy is the record in `book/results`, and
+`tools/ship.py --rejudge` brings its numbers to the cards. Twenty minutes on one core.
 """
 
 import argparse
@@ -45,7 +47,7 @@ def main() -> None:
     methods = {name: evaluate_palettes.recolor_by(name) for name in (*BESIDE, *SIX, *FOUR)}
     six = {"oracle": None} | {name: methods[name] for name in (*BESIDE, *SIX)}
     if chosen.continued:
-        six["euclidean, continued"] = PaletteNet.from_pretrained(chosen.continued).recolor
+        six["euclidean, continued"] = evaluate_palettes.recolor_by(PaletteNet.from_pretrained(chosen.continued))
     four = {name: methods[name] for name in (*BESIDE, *FOUR)}
     rows = evaluate_palettes.judge(
         six, [case for case in evaluate_palettes.cases(pictures, 6) if case.kind != "report"]

@@ -29,17 +29,22 @@ COLUMNS = ("palette_distance", "palette_emd", "ab_rmse", "ssim_l", "ssim_gray", 
 SHIFTS = (1 / 6, 1 / 3, 1 / 2, 2 / 3)  # of the hue circle, in turn
 STRIPE = 16  # pixels of a side of a swatch in the picture of a palette
 
-Recolor = Callable[[Tensor, Tensor], Tensor]  # source (1, 3, H, W) and palette (k, 3) to the result
+Recolor = Callable[[Tensor, Tensor, Tensor], Tensor]  # source (1, 3, H, W), wish and own palette (k, 3) to the result
 
 
 class Case(NamedTuple):
-    """One test: pictures `(1, 3, H, W)` sRGB in [0, 1], palette `(k, 3)` CIELAB; `truth` is `None` if unknown."""
+    """One test: pictures `(1, 3, H, W)` sRGB in [0, 1], palettes `(k, 3)` CIELAB; `truth` is `None` if unknown.
+
+    The wish and the source's own palette have their colors in one order. All methods that recolor from a palette to
+    another are given both, so that none is judged by how it would have extracted the first.
+    """
 
     name: str
     kind: str
     source: Tensor
     palette: Tensor
-    shares: Tensor | None  # of the palette's colors in the picture they are from
+    own: Tensor
+    shares: Tensor | None  # of the wished colors in the picture they are from
     truth: Tensor | None
 
 
@@ -60,12 +65,13 @@ def cases(pictures: Mapping[str, np.ndarray], colors: int = 6) -> list[Case]:
     report = from_hex([REPORT[place * len(REPORT) // colors] for place in range(colors)])
     made = []
     for number, name in enumerate(names):
-        source, (palette, shares) = images.to_tensor(pictures[name]), found[name]
-        turned, wanted = turn(source, palette, SHIFTS[number % len(SHIFTS)])
+        source, (own, shares) = images.to_tensor(pictures[name]), found[name]
+        turned, wanted = turn(source, own, SHIFTS[number % len(SHIFTS)])
+        other, others = found[names[(number + 1) % len(names)]]
         made += [
-            Case(name, "hue", source, wanted, shares, turned),
-            Case(name, "other", source, *found[names[(number + 1) % len(names)]], None),
-            Case(name, "report", source, report, None, None),
+            Case(name, "hue", source, wanted, own, shares, turned),
+            Case(name, "other", source, other, own, others, None),
+            Case(name, "report", source, report, own, None, None),
         ]
     return made
 
@@ -103,11 +109,22 @@ def stripes(palette: Tensor) -> Tensor:
     return to_rgb(palette).float().T[None, :, None].repeat_interleave(STRIPE, 3).repeat(1, 1, STRIPE, 1)
 
 
-def recolor_by(name: str) -> Recolor:
-    """A method of `ctlib.methods` as a function of source and palette: others than `"palette"` get `stripes`."""
-    if methods.get(name).family == "palette":
-        return lambda source, palette: methods.recolor(name, source, palette=palette)
-    return lambda source, palette: methods.recolor(name, source, stripes(palette))
+def recolor_by(method: str | PaletteNet, **options) -> Recolor:
+    """A method of `ctlib.methods`, or a network, as a function of source, wish and the source's own palette.
+
+    Networks find their way without the last; methods of other families than `"palette"` get the wish as `stripes`.
+
+    Args:
+        method: its name, or the network. options: of `PaletteNet.recolor`, for a network.
+    """
+    if not isinstance(method, str):
+        return lambda source, palette, own: method.recolor(source, palette, **options)
+    known = methods.get(method)
+    if known.family != "palette":
+        return lambda source, palette, own: methods.recolor(method, source, stripes(palette))
+    if known.run:
+        return lambda source, palette, own: methods.recolor(method, source, palette=palette)
+    return lambda source, palette, own: methods.recolor(method, source, palette=palette, source_palette=own)
 
 
 def judge(recolors: Mapping[str, Recolor], given: Iterable[Case]) -> list[dict]:
@@ -125,7 +142,7 @@ def judge(recolors: Mapping[str, Recolor], given: Iterable[Case]) -> list[dict]:
         for name, recolor in recolors.items():
             if name == "oracle" and case.truth is None:
                 continue
-            result = case.truth if name == "oracle" else recolor(case.source, case.palette)
+            result = case.truth if name == "oracle" else recolor(case.source, case.palette, case.own)
             rows.append({"case": case.name, "kind": case.kind, "method": name, **measure(result, case)})
     return rows
 
@@ -166,9 +183,14 @@ def response(recolor: Recolor, source: Tensor, palette: Tensor) -> dict[str, flo
     Returns:
         `response`: mean distance of the two results in a\* and b\*, divided by that of the answers: 1 is right, 0 is
         deaf. `ab_rmse`: from the answers.
+
+    Raises:
+        ValueError: a gray picture, whose hues cannot be turned.
     """
     answers = [turn(source, palette, shift) for shift in (1 / 3, 2 / 3)]
-    made = torch.cat([recolor(source, wish) for _, wish in answers])
+    if torch.equal(answers[0][0], answers[1][0]):
+        raise ValueError("source: a gray picture looks the same in all hues, and so do the answers; give one in color")
+    made = torch.cat([recolor(source, wish, palette) for _, wish in answers])
     results, truths = color.rgb_to_lab(made), color.rgb_to_lab(torch.cat([truth for truth, _ in answers]))
     far = [(lab[0] - lab[1])[1:].norm(dim=0).mean().item() for lab in (results, truths)]
     return {"response": far[0] / far[1], "ab_rmse": (results - truths)[:, 1:].square().mean().sqrt().item()}

@@ -224,7 +224,7 @@ def recolor(
             parts.
         labels: label maps of source and reference, whole numbers, if each region of one picture shall take its colors
             from the region of the same number; see `ctlib.regionwise.partners` and `ctlib.segment.match`.
-        options: of the method.
+        options: of the method; with a palette, those of `fit_palette`.
 
     Returns:
         `(B, 3, H, W)` sRGB in [0, 1].
@@ -292,25 +292,52 @@ def palette_picture(palette: Palette, source: Tensor) -> Tensor:
     return rgb.T.reshape(1, 3, 1, -1).expand(len(source), -1, -1, -1)
 
 
-def fit_palette(name: str, source: Tensor, palette: Palette, *, weights: Tensor | None = None) -> ColorMap:
+def fit_palette(
+    name: str,
+    source: Tensor,
+    palette: Palette,
+    *,
+    weights: Tensor | None = None,
+    source_palette: Palette | None = None,
+) -> ColorMap:
     """Color map that takes the source's own palette to `palette`.
 
     Args:
-        name: key of `METHODS` of the family `"palette"`.
+        name: key of `METHODS`, one of the family `"palette"` that is no network.
         source: `(1, 3, ...)` sRGB in [0, 1]; a palette belongs to one picture.
         palette: as in `recolor`.
         weights: `(1, N)` counts, if `source` holds distinct colors.
+        source_palette: what becomes `palette`, color by color; by default what the method itself extracts from the
+            source, dark to light, to which b-z adds a black of its own.
 
     Raises:
-        ValueError: another method, a batch, an empty palette, or more colors than the picture has.
+        ValueError: another method, a batch, an empty palette, palettes of different size, or more colors to extract
+            than the picture has.
     """
     method = color_method(name)
     if method.family != "palette":
-        known = ", ".join(key for key, one in METHODS.items() if one.family == "palette")
-        raise ValueError(f"{name} takes a reference picture, not a palette; methods that take one: {known}")
-    new = palettes.as_palette(palette)
-    variant = method.fit.keywords["variant"]
-    old = palettes.extract(source, len(new), weights=weights, variant=variant)
+        known = ", ".join(key for key, one in METHODS.items() if one.family == "palette" and one.fit)
+        networks = ", ".join(key for key, one in METHODS.items() if one.run)
+        raise ValueError(
+            f"{name} takes a reference picture, not a palette; methods that take one: {known}; networks that do, by "
+            f"recolor: {networks}"
+        )
+    new, variant = palettes.as_palette(palette), method.fit.keywords["variant"]
+    if source_palette is not None:
+        old = palettes.as_palette(source_palette, "source_palette")
+        if len(old) != len(new):
+            raise ValueError(f"source_palette: has {len(old)} colors, the palette {len(new)}; give one for each")
+        return palettes.transfer(old, new, variant=variant)
+    try:
+        old = palettes.extract(source, len(new), weights=weights, variant=variant)
+    except ValueError as error:
+        most = min(12, len(palettes.bin_colors(source, weights, variant=variant)[1]))
+        if len(new) <= most:
+            raise
+        raise ValueError(
+            f"palette: has {len(new)} colors, and as many are looked for in the source, which has {most} to offer; "
+            f"give at most {most}, or say in source_palette which colors become these"
+        ) from error
     black = old[: len(old) - len(new)]  # b-z's palettes begin with a black of their own, which stays
     return palettes.transfer(old, torch.cat([black, new]), variant=variant)
 

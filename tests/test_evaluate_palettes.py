@@ -80,7 +80,7 @@ def test_what_is_measured(two):
     assert tuple(own) == COLUMNS == tuple(nothing)
     assert own["ab_rmse"] == 0 < nothing["ab_rmse"] and own["palette_distance"] < nothing["palette_distance"]
     assert nothing["ssim_l"] == nothing["ssim_gray"] == nothing["gradient_correlation"] == pytest.approx(1)
-    block = evaluate_palettes.Case("", "other", images.to_tensor(blocks(6, 12, 2)), from_hex(BLOCKS), None, None)
+    block = evaluate_palettes.Case("", "other", images.to_tensor(blocks(6, 12, 2)), *[from_hex(BLOCKS)] * 2, None, None)
     found = measure(block.source, block)
     assert found["palette_distance"] < 1e-3 and "ab_rmse" not in found and found["palette_emd"] > 1  # areas differ
     same = block._replace(shares=torch.tensor([0.3, 0.6, 0.1]))
@@ -102,6 +102,26 @@ def test_judging_by_name_and_the_summary(two):
         summary(rows, "none")
 
 
+@pytest.mark.parametrize("name", ["chang", "chang_demo", "chang_bz"])
+def test_who_recolors_from_palette_to_palette_is_given_both(two, name):
+    for case in cases(two, 6):
+        same = evaluate_palettes.recolor_by(name)(case.source, case.own, case.own)
+        assert torch.equal(same, case.source)  # what it would have extracted itself is not asked
+    assert not torch.equal(evaluate_palettes.recolor_by(name)(case.source, case.palette, case.own), case.source)
+
+
+def test_a_picture_of_few_colors_is_a_case_like_any_other(two):
+    pictures = {"three colors": blocks(6, 12, 2), "one gray": np.full((20, 20, 3), 128, np.uint8)}
+    recolors = {name: evaluate_palettes.recolor_by(name) for name in ("chang", "chang_demo", "chang_bz", "palettenet")}
+    rows = judge(recolors, cases(pictures, 6))
+    assert len(rows) == 2 * 3 * 4
+    assert all(
+        np.isfinite(row["palette_distance"]) and np.isfinite(row["palette_emd"]) for row in rows if "kind" in row
+    )
+    table = {row["method"]: row for row in summary([row for row in rows if row["case"] == "three colors"], "hue")}
+    assert table["chang"]["ab_rmse"] < 5
+
+
 def test_stripes_show_the_palette():
     picture = stripes(from_hex(BLOCKS))
     assert picture.shape == (1, 3, 16, 48) and picture.dtype == torch.float32
@@ -111,10 +131,12 @@ def test_stripes_show_the_palette():
 def test_the_response():
     source, palette = images.to_tensor(blocks(5, 5, 5)), from_hex(BLOCKS)
     turned = iter(turn(source, palette, shift)[0] for shift in (1 / 3, 2 / 3))
-    right = response(lambda picture, wish: next(turned), source, palette)
+    right = response(lambda picture, wish, own: next(turned), source, palette)
     assert right["response"] == pytest.approx(1) and right["ab_rmse"] == pytest.approx(0, abs=1e-4)
-    deaf = response(lambda picture, wish: picture, source, palette)
+    deaf = response(lambda picture, wish, own: picture, source, palette)
     assert deaf["response"] == pytest.approx(0, abs=1e-6) and deaf["ab_rmse"] > 5
+    with pytest.raises(ValueError, match=r"source: a gray picture looks the same in all hues.*give one in color"):
+        response(lambda picture, wish, own: picture, torch.full((1, 3, 8, 8), 0.5), palette)
 
 
 @pytest.mark.filterwarnings("ignore:.*negative Z")

@@ -16,6 +16,7 @@ from skimage import data
 from skimage.metrics import structural_similarity
 
 from ctlib import methods, paths
+from ctlib.classical import palette as palettes
 from ctlib.classical.statistics import in_pieces
 from ctlib.data.palettes import palette_of
 from ctlib.distinct import distinct, repaint
@@ -227,7 +228,8 @@ def test_a_palette_needs_a_palette_method():
         lambda: methods.recolor_uint8("idt_regrain", SOURCE, None, PALETTE),
     ):
         with pytest.raises(
-            ValueError, match="takes a reference picture, not a palette; methods that take one: chang, "
+            ValueError,
+            match="takes a reference picture, not a palette; methods that take one: chang, chang_demo, chang_bz; ",
         ):
             call()
 
@@ -263,6 +265,26 @@ def test_a_palette_instead_of_a_reference(name):
     assert (result - tensor(SOURCE)).abs().mean() > 0.02
     levels = methods.recolor_uint8(name, SOURCE, None, PALETTE).astype(float)
     assert np.abs(levels - result[0].permute(1, 2, 0).numpy() * 255).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["chang", "chang_demo", "chang_bz"])
+def test_whose_palette_it_is_may_be_said(name):
+    own = PALETTE + 5
+    moved = methods.recolor(name, tensor(SOURCE), None, PALETTE, source_palette=own)
+    wanted = palettes.transfer(own, PALETTE, variant=METHODS[name].fit.keywords["variant"])(tensor(SOURCE)).clamp(0, 1)
+    assert torch.equal(moved, wanted) and not torch.equal(moved, methods.recolor(name, tensor(SOURCE), None, PALETTE))
+    gray = torch.full((1, 3, 4, 4), 0.5)
+    assert torch.isfinite(methods.recolor(name, gray, None, PALETTE, source_palette=own)).all()
+    with pytest.raises(ValueError, match="source_palette: has 2 colors, the palette 3; give one for each"):
+        methods.fit_palette(name, tensor(SOURCE), PALETTE, source_palette=own[:2])
+
+
+@pytest.mark.parametrize("name", ["chang", "chang_demo", "chang_bz"])
+def test_a_palette_of_too_many_colors(name):
+    with pytest.raises(ValueError, match=r"palette: has 3 colors, .* give at most 1, or say in source_palette"):
+        methods.recolor(name, torch.full((1, 3, 4, 4), 0.5), None, PALETTE)
+    with pytest.raises(ValueError, match=r"palette: has 13 colors, .* give at most 12, or say in source_palette"):
+        methods.recolor_uint8(name, SOURCE, None, ["#aabbcc"] * 13)
 
 
 @pytest.mark.parametrize("name", LEARNED)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ctlib import evaluate_palettes
+from ctlib.models.palettenet import PaletteNet
 from ctlib.recipes import palettenet
 
 #: of the first stage
@@ -49,22 +50,23 @@ def compare(
     cases = [case for case in evaluate_palettes.cases(pictures, NETWORK["colors"]) if case.kind == "hue"]
     rows = []
 
-    def judge(name: str, seed: int, recolor: evaluate_palettes.Recolor) -> None:
-        (means,) = evaluate_palettes.summary(evaluate_palettes.judge({name: recolor}, cases), "hue")
+    def judge(name: str, seed: int, method: str | PaletteNet) -> None:
+        recolors = {name: evaluate_palettes.recolor_by(method)}
+        (means,) = evaluate_palettes.summary(evaluate_palettes.judge(recolors, cases), "hue")
         kept = {key: means[key] for key in ("palette_distance", "ab_rmse")}
         rows.append({"case": f"seed {seed}", "method": name, **kept})
 
-    judge("identity", 0, lambda source, palette: source)
+    judge("identity", 0, "identity")
     for seed in seeds:
         common = {"schedule": "cosine", "seed": seed} | options
         begin = None
         for name, change in FIRST.items():
             chosen = NETWORK | common | change
             folder = place(**chosen)
-            judge(name, seed, palettenet.run(folder, **chosen)[0].recolor)
+            judge(name, seed, palettenet.run(folder, **chosen)[0])
             begin = begin or str(folder)
         for name, change in SECOND.items():
             chosen = common | {"begin": begin, "steps": max(1, options["steps"] // 2)} | change
-            judge(name, seed, palettenet.run(place(**chosen), **chosen)[0].recolor)
+            judge(name, seed, palettenet.run(place(**chosen), **chosen)[0])
     order = {name: number for number, name in enumerate(["identity", *FIRST, *SECOND])}
     return sorted(rows, key=lambda row: order[row["method"]])
