@@ -51,3 +51,18 @@ def same_shape(first: Tensor, second: Tensor, names: str = "result and truth") -
     """Raise `ValueError` unless both tensors have one shape."""
     if first.shape != second.shape:
         raise ValueError(f"{names}: shapes differ, {tuple(first.shape)} and {tuple(second.shape)}; resize one of them")
+
+
+def long_side(value: float) -> float:
+    """Return a number of pixels if it is finite and at least 1, else raise `ValueError`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < float("inf"):
+        raise ValueError(f"long_side: expected at least 1 pixel, got {value!r}")
+    return value
+
+
+def in_float32(network: torch.nn.Module) -> torch.device:
+    """Return the device of a network whose weights are float32, else raise `ValueError`."""
+    weight = next(network.parameters())
+    if weight.dtype != torch.float32:
+        raise ValueError(f"recolor: keep the network in float32, with .float(); it is in {weight.dtype}")
+    return weight.device

@@ -434,12 +434,8 @@ class HistogramAnalogy(nn.Module, Pretrained):
         check.rgb(reference, "reference")
         if len(source) != len(reference):
             raise ValueError(f"source and reference: one reference a source, got {len(source)} and {len(reference)}")
-        weight = next(self.parameters())
-        device = weight.device
-        if weight.dtype != torch.float32:
-            raise ValueError(f"recolor: keep the network in float32 (it is in {weight.dtype}); see precision for bf16")
-        if not 1 <= long_side < float("inf"):
-            raise ValueError(f"long_side: expected at least 1 pixel, got {long_side}")
+        device = check.in_float32(self)
+        check.long_side(long_side)
         if precision not in ("no", "bf16"):
             raise ValueError(f"precision: expected no or bf16, got {precision!r}")
         size, scale = source.shape[2:], long_side / max(source.shape[2:])

@@ -280,10 +280,8 @@ class PaletteNet(nn.Module, Pretrained):
             ValueError: wrong input; the message names what and the remedy.
         """
         check.rgb(source, "source")
-        if not 1 <= long_side < float("inf"):
-            raise ValueError(f"long_side: expected at least 1 pixel, got {long_side}")
-        wanted = self.ordered(palette)
-        device = next(self.parameters()).device
+        check.long_side(long_side)
+        wanted, device = self.ordered(palette), check.in_float32(self)
         size, scale = source.shape[2:], long_side / max(source.shape[2:])
         small = source if scale >= 1 else thinned(source, [max(1, round(side * scale)) for side in size])
         lab = ops.rgb_to_lab(small.float().to(device))

@@ -116,8 +116,10 @@ class Players(nn.Module):
         judge = {f"discriminator_{name}": value for name, value in options.items()}
         self._hub_mixin_config = dict(generator._hub_mixin_config) | judge
 
-    def forward(self, view: Tensor, palette: Tensor) -> Tensor:
-        return self.generator(view, palette)
+    def compile(self, *args, **options) -> None:
+        """Each player for itself, as the loss calls them."""
+        self.generator.compile(*args, **options)
+        self.discriminator.compile(*args, **options)
 
     def save_pretrained(self, folder: Path | str, **options) -> Path:
         return self.generator.save_pretrained(folder, **options)

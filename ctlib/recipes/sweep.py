@@ -74,6 +74,7 @@ def train(
     epoch: int = 0,
     seed: int = 0,
     seeds: int = 3,
+    side: int = 256,
     **options,
 ) -> list[dict]:
     """Train one point of the grid with several seeds, or read what an earlier call has trained.
@@ -84,7 +85,7 @@ def train(
         epochs: how long.
         epoch: pictures that count as one; 0 for as many as there are.
         seed, seeds: trainings with seeds from `seed` on.
-        options: of `ctlib.recipes.palettenet.run`, but for those of the point.
+        side, options: of `ctlib.recipes.palettenet.run`, but for those of the point.
 
     Returns:
         One row a seed: those of the point, `seed`, `last_batch`, `epoch_mean` and `validation`, all of the loss, and
@@ -101,10 +102,10 @@ def train(
     rows = []
     for one in range(seed, seed + seeds):
         an_epoch = -(-count // point.batch)
-        values = options | point._asdict() | {"seed": one, "steps": epochs * an_epoch}
+        values = options | point._asdict() | {"side": side, "seed": one, "steps": epochs * an_epoch}
         network, history = palettenet.run(place(**values), part="train", log_every=1, **values)
         last = [row["euclidean"] for row in history[-an_epoch:]]
-        judged = palettenet.validate(network, held_out, side=options["side"])
+        judged = palettenet.validate(network, held_out, side=side)
         rows.append(
             {"case": "validation", "method": name_of(point), **point._asdict(), "seed": one}
             | {"last_batch": last[-1], "epoch_mean": sum(last) / len(last), "validation": judged.pop("euclidean")}

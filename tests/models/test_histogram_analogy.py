@@ -466,7 +466,7 @@ def test_half_the_precision_is_hardly_seen(name):
 
 def test_a_network_in_another_precision_says_so():
     net, picture = HistogramAnalogy(width="tiny").double(), torch.rand(1, 3, 64, 64)
-    with pytest.raises(ValueError, match=r"keep the network in float32 \(it is in torch.float64\); see precision"):
+    with pytest.raises(ValueError, match=r"keep the network in float32, with .float\(\); it is in torch.float64"):
         net.recolor(picture, picture)
     with pytest.raises(ValueError, match="long_side: expected at least 1 pixel, got nan"):
         net.float().recolor(picture, picture, long_side=float("nan"))

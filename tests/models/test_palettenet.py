@@ -222,9 +222,11 @@ def test_wrong_pictures_are_named():
     ):
         with pytest.raises(ValueError, match=message):
             net.recolor(picture, COLORS)
-    for pixels in (0, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match=f"long_side: expected at least 1 pixel, got {pixels}"):
+    for pixels in (0, float("nan"), float("inf"), "a"):
+        with pytest.raises(ValueError, match=f"long_side: expected at least 1 pixel, got {pixels!r}"):
             net.recolor(noise(1, 3, 32, 32), COLORS, long_side=pixels)
+    with pytest.raises(ValueError, match="keep the network in float32"):
+        network().double().recolor(noise(1, 3, 32, 32), COLORS)
     with pytest.raises(
         ValueError, match="view: expected sides of at least 32 that 16 divides, got 32 x 40; use recolor"
     ):

@@ -277,6 +277,13 @@ def test_a_frozen_encoder_stays_frozen_while_it_is_looked_at(tmp_path, caches):
     assert all(map(torch.equal, blind.state_dict().values(), seen.state_dict().values()))
 
 
+def test_each_player_is_compiled(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, *args, **options: compiled.append(type(self).__name__))
+    players().compile()
+    assert compiled == ["PaletteNet", "Discriminator"]
+
+
 def test_stage_2_without_an_adversary(tmp_path, caches):
     recipe.run(tmp_path / "one", **NET | SMALL | {"steps": 1})
     options = SMALL | {"begin": str(tmp_path / "one"), "adversary": False, "steps": 1}
