@@ -30,7 +30,7 @@ def layers_of(counts: Sequence[int]) -> tuple[str, ...]:
 #: what can be asked of `Features`
 LAYERS = layers_of(COUNTS)
 TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 
 
 class Pyramid(nn.Module):
@@ -57,8 +57,8 @@ class Pyramid(nn.Module):
                 nn.init.zeros_(conv.bias)
                 self.add_module(f"conv{level}_{number}", conv)
                 channels = width
-        self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(_STD)[:, None, None], persistent=False)
+        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(STD)[:, None, None], persistent=False)
 
     def channels(self, layer: str) -> int:
         """Channels of a layer."""
