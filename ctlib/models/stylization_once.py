@@ -2,8 +2,8 @@
 
 It differs from the paper's in two things: features are normalized at one place, between encoder and decoder; and the
 decoder is made of units of convolution, BatchNorm and ReLU in four slices, each of which takes what comes up and, but
-for the first, the last features of the encoder at its scale. How many units a slice has is not told; here the deepest has
-one and the others two.
+for the first, the last features of the encoder at its scale. How many units a slice has is not told; here the
+deepest has one and the others two.
 
 Source: a student's report on Xu et al. 2020, chapters 3 to 6.
 """
