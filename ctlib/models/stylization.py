@@ -249,10 +249,12 @@ def sites_of(sites: Sequence[str]) -> tuple[str, ...]:
 
 def check_sides(rgb: Tensor, name: str, encoder: Pyramid) -> None:
     """Raise `ValueError` unless all scales of an encoder divide the sides of a picture."""
-    check.colors(rgb, name)
     multiple = 2 ** (len(encoder.counts) - 1)
-    if rgb.ndim != 4 or any(length % multiple for length in rgb.shape[2:]):
-        raise ValueError(f"{name}: {multiple} must divide its sides, got {tuple(rgb.shape)}; recolor takes any size")
+    if rgb.ndim != 4 or rgb.shape[1] != 3 or any(length % multiple for length in rgb.shape[2:]):
+        raise ValueError(
+            f"{name}: expected (B, 3, H, W) with sides that {multiple} divides, got {tuple(rgb.shape)}; "
+            "recolor takes any size"
+        )
 
 
 def scaled(rgb: Tensor, side: int) -> Tensor:
