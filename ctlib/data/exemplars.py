@@ -69,4 +69,4 @@ def nearest(histograms: Tensor, count: int) -> Tensor:
     roots = histograms.double().sqrt()
     likeness = roots @ roots.mT
     likeness.fill_diagonal_(-1)
-    return likeness.argsort(1, descending=True, stable=True)[:, :count]
+    return (-likeness.round(decimals=9)).argsort(dim=1, stable=True)[:, :count]

@@ -121,8 +121,9 @@ def voted(colors: np.ndarray, features: np.ndarray, seed: int) -> np.ndarray:
     """Colors `(n, 2)`, those far from the median of the superpixels that look alike replaced by it."""
     from sklearn.cluster import KMeans
 
-    points = features / (features.std(0) + 1e-6)
+    points = (features / (features.std(0) + 1e-6)).round(3)  # a constant picture has one point
     groups = KMeans(min(GROUPS, len(np.unique(points, axis=0))), n_init=2, random_state=seed).fit_predict(points)
+    groups = np.unique(groups, return_inverse=True)[1]
     medians = np.stack([np.median(colors[groups == number], axis=0) for number in range(groups.max() + 1)])[groups]
     off = np.linalg.norm(colors - medians, axis=1) > _OFF
     return np.where(off[:, None], medians, colors)

@@ -73,8 +73,8 @@ def welsh(
 
 def toward(lightness: Tensor, other: Tensor) -> Tensor:
     """Lightness `(1, 1, h, w)` with the mean and deviation of another's; a flat one only with its mean."""
-    spread = lightness.std()
-    factor = other.std() / spread if spread > 1e-3 else 1.0
+    spread = lightness.std(correction=0)
+    factor = other.std(correction=0) / spread if spread > 1e-3 else 1.0
     return (lightness - lightness.mean()) * factor + other.mean()
 
 

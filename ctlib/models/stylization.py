@@ -69,7 +69,7 @@ class Decoder(nn.Module):
             self.add_module(f"conv{level}_{counts[level - 1]}_2", _conv(3 * own, own))
             for number in range(counts[level - 1] - 1, 1, -1):
                 self.add_module(f"conv{level}_{number}", _conv(own, own))
-        self.conv1_1 = _conv(widths[0], 3)
+        self.conv1_1 = begin_near_gray(_conv(widths[0], 3))
 
     def forward(self, encoded: Encoded, adapt: Adapt | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Features to a picture.
@@ -267,6 +267,14 @@ def scaled(rgb: Tensor, side: int) -> Tensor:
 def doubled(features: Tensor) -> Tensor:
     """Features at twice the sides, by the nearest neighbor."""
     return functional.interpolate(features, scale_factor=2, mode="nearest")
+
+
+@torch.no_grad()
+def begin_near_gray(head: nn.Conv2d) -> nn.Conv2d:
+    """Let a new decoder say about gray, which saves a short training the way there."""
+    head.weight.mul_(0.1)
+    head.bias.fill_(0.5)
+    return head
 
 
 def _conv(inputs: int, outputs: int) -> nn.Conv2d:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ctlib.checkpoints import Pretrained
 from ctlib.models import style_encoders
 from ctlib.models.features import Pyramid
-from ctlib.models.stylization import Encoded, check_sides, doubled, encode, normalizer, recolored
+from ctlib.models.stylization import Encoded, begin_near_gray, check_sides, doubled, encode, normalizer, recolored
 from ctlib.segment.guides import Guide
 
 
@@ -37,7 +37,7 @@ class StylizationOnce(nn.Module, Pretrained):
         plan = style_encoders.plan(encoder)
         self.encoder = Pyramid(*plan).requires_grad_(False)
         self.slices = nn.ModuleList(_slices(plan.widths))
-        self.head = nn.Conv2d(plan.widths[0], 3, 3, padding=1)
+        self.head = begin_near_gray(nn.Conv2d(plan.widths[0], 3, 3, padding=1))
 
     def load_encoder(self, file: Path | str = "", *, download: bool = True) -> "StylizationOnce":
         """As `ctlib.models.stylization.Stylization.load_encoder`."""

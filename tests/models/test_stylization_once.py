@@ -56,7 +56,7 @@ def test_its_own_reference_changes_nothing():
     same = Guide(*(torch.zeros(1, 32, 32, dtype=torch.int64),) * 2, 1)
     other = noise(1, 3, 32, 32, seed=1) ** 2
     torch.testing.assert_close(net(rgb, other, same), net(rgb, other))
-    assert (net(rgb, other) - net(rgb, rgb)).abs().max() > 0.05
+    assert (net(rgb, other) - net(rgb, rgb)).abs().max() > 0.01
 
 
 def test_recolor_and_weights(tmp_path):
@@ -66,5 +66,5 @@ def test_recolor_and_weights(tmp_path):
     assert found.shape == rgb.shape
     net.save_pretrained(tmp_path, dtype=torch.float32)
     assert torch.equal(StylizationOnce.from_pretrained(tmp_path).recolor(rgb, reference, side=48), found)
-    with pytest.raises(ValueError, match="reference: expected .* with sides that 8 divides"):
+    with pytest.raises(ValueError, match=r"reference: expected .* with sides that 8 divides"):
         net(noise(1, 3, 32, 32), noise(1, 3, 32, 36))
