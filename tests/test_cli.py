@@ -1,5 +1,6 @@
 """The `ctlib` command, as a photographer types it."""
 
+import importlib
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ctlib import images, lut, methods
+from ctlib import cli, images, lut, methods
 from ctlib.cli import app
 
 
@@ -94,3 +95,11 @@ def test_mistakes_cost_one_line(photos, words, says):
     assert done.returncode == 1 and len(lines) == 1, done.stderr
     assert lines[0].startswith("ctlib: ") and says in lines[0]
     assert {path.name for path in photos.iterdir()} == {"photo.jpg", "mood.png"}
+
+
+def test_every_recipe_can_be_run():
+    for name in cli.RECIPES:
+        assert callable(importlib.import_module(f"ctlib.recipes.{name}").run)
+    done = run("train", "magic", "folder")
+    assert done.exit_code == 1 and "unknown recipe 'magic'; known: histogram_analogy" in done.output
+    assert all(name in done.output for name in ("stylization", "stylization_once", "refinement", "exemplar"))
