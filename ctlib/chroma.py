@@ -13,7 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ctlib import check, ops
+from ctlib import check, color, ops
+
+LEAST = 32  # pixels a side of a picture that lends its colors
+PALE = 5.0  # |a| and |b| below which a picture is gray
 
 Predict = Callable[[Tensor], Tensor]  # L* (B, 1, h, w) in [0, 100] to ab (B, 2, h', w') in CIELAB units
 
@@ -34,6 +37,43 @@ def join(lightness: Tensor, ab: Tensor) -> Tensor:
         `(B, 3, H, W)` sRGB in [0, 1]. What a screen cannot show is clipped, and there alone L* changes.
     """
     return ops.lab_to_rgb(torch.cat([lightness, resize(ab, lightness.shape[2:])], dim=1)).clamp(0, 1)
+
+
+def shown(lightness: Tensor, ab: Tensor) -> Tensor:
+    """As `join`, but L* stays as it is everywhere: a color that sRGB cannot show becomes paler until it can.
+
+    Args:
+        lightness: `(B, 1, H, W)` L* in [0, 100].
+        ab: `(B, 2, h, w)` CIELAB units; enlarged or reduced bilinearly to H x W.
+
+    Returns:
+        `(B, 3, H, W)` sRGB in [0, 1].
+    """
+    lab = torch.cat([lightness, resize(ab, lightness.shape[2:])], dim=1).movedim(1, -1)
+    beyond = ~color.in_gamut(lab.movedim(-1, 1))
+    if beyond.any():
+        colors = lab[beyond].mT[None]
+        gray = torch.cat([colors[:, :1], torch.zeros_like(colors[:, 1:])], dim=1)
+        lab = lab.clone()
+        lab[beyond] = color.gamut_boundary(gray, colors - gray)[0].mT
+    return ops.lab_to_rgb(lab.movedim(-1, 1).contiguous()).clamp(0, 1)
+
+
+def lender(reference: Tensor) -> Tensor:
+    """Return `reference` if it is a batch of sRGB pictures that have colors to lend.
+
+    Raises:
+        ValueError: no sRGB pictures, less than 32 pixels a side, or |a| and |b| below 5 at every pixel of one.
+    """
+    check.rgb(reference, "reference")
+    if min(reference.shape[2:]) < LEAST:
+        raise ValueError(
+            f"reference: expected at least {LEAST} x {LEAST} pixels, got {tuple(reference.shape[2:])}; "
+            "so few colors say little, take a larger picture"
+        )
+    if (ops.rgb_to_lab(reference)[:, 1:].abs().flatten(1).amax(1) < PALE).any():
+        raise ValueError("reference: is gray and has no color to lend; choose a picture in color")
+    return reference
 
 
 def best_of_both(rgb: Tensor, source: Tensor) -> Tensor:

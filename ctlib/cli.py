@@ -12,7 +12,10 @@ from ctlib import colorizers, images, lut, methods
 from ctlib.classical import palette as palettes
 from ctlib.data import registry
 
-RECIPES = ("histogram_analogy", "distill", "palettenet", "zhang2016", "zhang2017", "features", "resnet_colorizer")
+RECIPES = (
+    "histogram_analogy", "distill", "palettenet", "zhang2016", "zhang2017", "features", "resnet_colorizer",
+    "stylization", "stylization_once", "refinement", "exemplar",
+)  # fmt: skip
 #: what a profile sets for its notebook, none of the training's business
 OF_NOTEBOOKS = {"case_side", "counts", "dataset", "draws", "gallery", "long_side", "processes", "sizes", "table_side"}
 

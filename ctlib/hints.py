@@ -82,25 +82,26 @@ def simulate(
     return _paint(ab, boxes)
 
 
-def fixed(ab: Tensor, count: int, seeds: Sequence[int], patch: int = 6, *, law: str = "normal") -> Hints:
+def fixed(ab: Tensor, count: int, seeds: Sequence[int], patch: int | None = 6, *, law: str = "normal") -> Hints:
     """As `simulate`, with a fixed number of patches of one size: what colorizers with hints are measured with.
 
     Hints of fewer patches are the first of those of more: a curve over the count has no noise of the place in it.
 
     Args:
-        count: of the patches. patch: side in pixels.
+        count: of the patches. patch: side in pixels; None for one of 1 to 9 each, as `simulate` has them.
 
     Raises:
         ValueError: as `simulate`; a count below 0 or a patch below 1.
     """
     _check(ab, seeds, law)
-    for name, value, least in (("count", count, 0), ("patch", patch, 1)):
+    for name, value, least in (("count", count, 0), ("patch", 1 if patch is None else patch, 1)):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
     boxes = []
     for seed in seeds:
         draws = np.random.default_rng(int(seed))
-        boxes.append([_place(draws, patch, ab.shape[2:], law) for _ in range(count)])
+        sides = (patch or int(draws.integers(1, LARGEST + 1)) for _ in range(count))
+        boxes.append([_place(draws, side, ab.shape[2:], law) for side in sides])
     return _paint(ab, boxes)
 
 

@@ -4,12 +4,15 @@ Taught in: notebooks/20_train_histogram_analogy.
 """
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 SCHEDULES = ("constant", "linear", "cosine", "step")
+STAIRS = {"halve": 0.5, "tenth": 0.1}  # and "halve-500": halved after each 500 steps
 _FROM_ZERO = ("seed", "workers", "sample_every")  # the other whole numbers are at least 1
 _CHOICES = {"schedule": SCHEDULES, "precision": ("no", "bf16"), "shuffle": (True, False), "compile": (False, True)}
+_STAIR = re.compile(rf"({'|'.join(STAIRS)})-[1-9]\d*")
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class Settings:
         batch: samples an update, over all processes.
         lr, betas: of Adam; the defaults are Histogram Analogy's.
         schedule: `"constant"`; `"linear"`: constant for half the steps, then straight down to 0; `"cosine"`: down to 0
-            after a warm-up of 2 %; `"step"`: a tenth after half the steps, and a hundredth after three quarters.
+            after a warm-up of 2 %; `"step"`: a tenth after half the steps, and a hundredth after three quarters;
+            `"halve-N"`, `"tenth-N"`: half or a tenth after each N steps.
         seed: of order and augmentation.
         shuffle: whether each epoch has an order of its own; else the samples come as they lie in the data.
         precision: `"no"` (float32) or `"bf16"`.
@@ -59,6 +63,9 @@ class Settings:
             return self.lr * warm * (1 + math.cos(math.pi * step / self.steps)) / 2
         if self.schedule == "step":
             return self.lr * 0.1 ** ((2 * step >= self.steps) + (4 * step >= 3 * self.steps))
+        if "-" in self.schedule:
+            name, _, every = self.schedule.partition("-")
+            return self.lr * STAIRS[name] ** (step // int(every))
         return self.lr
 
 
@@ -87,8 +94,9 @@ def _plain(name: str, value):
     try:
         if name in _CHOICES:
             expected = "one of " + ", ".join(map(str, _CHOICES[name]))
+            expected += f", {', '.join(f'{one}-N' for one in STAIRS)}" if name == "schedule" else ""
             plain = "no" if name == "precision" and value is False else value
-            fine = plain in _CHOICES[name]
+            fine = plain in _CHOICES[name] or (name == "schedule" and bool(_STAIR.fullmatch(plain)))
         elif name == "betas":
             expected = "two numbers, at least 0 and below 1"
             plain = tuple(map(float, value))

@@ -27,6 +27,35 @@ def test_color_at_an_eighth_of_the_size_keeps_every_detail_of_lightness(rgb):
     assert (result[:, 0] - lab[:, 0])[shown].abs().max() < 0.05
 
 
+def test_what_cannot_be_shown_becomes_paler_and_keeps_its_lightness(rgb):
+    lab = color.rgb_to_lab(rgb.double())
+    wild = torch.cat([lab[:, :1], 4 * lab[:, 1:]], dim=1)
+    beyond = ~color.in_gamut(wild)[0]
+    assert beyond.float().mean() > 0.1
+    found = color.rgb_to_lab(chroma.shown(wild[:, :1], wild[:, 1:]))
+    assert (found[:, 0] - lab[:, 0]).abs().max() < 0.01
+    torch.testing.assert_close(found[0, :, ~beyond], wild[0, :, ~beyond], rtol=0, atol=0.02)
+    own, asked = found[0, 1:, beyond], wild[0, 1:, beyond]
+    assert (own.norm(dim=0) < asked.norm(dim=0) + 0.05).all()
+    vivid = own.norm(dim=0) > 5
+    assert torch.nn.functional.cosine_similarity(own, asked, dim=0)[vivid].min() > 0.999
+    assert ((color.rgb_to_lab(chroma.join(wild[:, :1], wild[:, 1:]))[:, 0] - lab[:, 0]).abs() > 1).any()
+    torch.testing.assert_close(chroma.shown(lab[:, :1], lab[:, 1:]), rgb.double(), rtol=0, atol=1e-4)
+
+
+def test_who_can_lend_colors(rgb):
+    assert chroma.lender(rgb) is rgb
+    pale = chroma.join(chroma.lightness(rgb), torch.full((1, 2, 1, 1), 4.0))
+    for one, message in (
+        (rgb[..., :31, :], r"reference: expected at least 32 x 32 pixels, got \(31, 200\)"),
+        (pale, "reference: is gray and has no color to lend; choose a picture in color"),
+        (torch.cat([rgb, pale]), "reference: is gray"),
+        (2 * rgb, r"reference: expected sRGB in \[0, 1\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            chroma.lender(one)
+
+
 def test_no_color_at_all_is_gray(rgb):
     gray = chroma.colorize(lambda lightness: lightness.new_zeros(len(lightness), 2, 4, 4), rgb)
     assert (gray.amax(1) - gray.amin(1)).max() < 1e-3

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from ctlib import images, lut, methods
+from ctlib import cli, images, lut, methods
 from ctlib.cli import OF_NOTEBOOKS, RECIPES, app
 from ctlib.recipes.histogram_analogy import options_of
 from ctlib.settings import Settings
@@ -123,3 +123,11 @@ def test_profiles_of_notebooks_that_train_are_taken_by_the_command(path):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_no_option_of_a_training_is_left_out(recipe):
     assert not options(recipe) & OF_NOTEBOOKS
+
+
+def test_every_recipe_can_be_run():
+    for name in cli.RECIPES:
+        assert callable(importlib.import_module(f"ctlib.recipes.{name}").run)
+    done = run("train", "magic", "folder")
+    assert done.exit_code == 1 and "unknown recipe 'magic'; known: histogram_analogy" in done.output
+    assert all(name in done.output for name in ("stylization", "stylization_once", "refinement", "exemplar"))

@@ -100,6 +100,17 @@ def test_hints_are_a_function_of_the_seed_alone():
     assert torch.equal(together.ab, simulate(ab, torch.tensor([5, 6, 2**62]).tolist()).ab)
 
 
+def test_a_fixed_number_of_patches_of_any_size(placed):
+    ab = colors(1, 60, 90)
+    many = fixed(ab, 900, [0], None, law="uniform")
+    boxes = np.array(placed)
+    sides = boxes[:, 1] - boxes[:, 0]
+    assert len(boxes) == 900 and set(sides) == set(range(1, 10))
+    assert np.bincount(sides)[1:] == pytest.approx(100, rel=0.4)
+    few = fixed(ab, 30, [0], None, law="uniform")
+    assert (few.mask <= many.mask).all()
+
+
 def test_a_share_of_the_pictures_can_show_everything():
     ab = colors(1).expand(400, -1, -1, -1)
     whole = simulate(ab, range(400), everything=0.2).mask.flatten(1).all(1)

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from ctlib import ops
-from ctlib.losses import histogram_loss, multi_scale_loss
+from ctlib.losses import hinted_huber_loss, histogram_loss, multi_scale_loss
 
 CENTERS = ("official", "unity")
 
@@ -107,3 +107,41 @@ def test_scales_of_perfect_sides_cost_nothing():
         assert multi_scale_loss(sides, target, recipe) == 0
     sides[2] = sides[2] + 0.5
     assert multi_scale_loss(sides, target).item() == pytest.approx(0.25 / 4)
+
+
+def error(size: float, hinted: bool, **options) -> float:
+    """Loss of one pixel that is off by so much, in CIELAB units."""
+    target = torch.zeros(1, 2, 1, 1, dtype=torch.float64)
+    mask = torch.full((1, 1, 1, 1), float(hinted), dtype=torch.float64)
+    return hinted_huber_loss(target + size, target, mask, **options).item()
+
+
+def test_a_hint_weighs_121_times_where_the_loss_is_quadratic_and_11_where_it_is_linear():
+    small, large = 1e-3, 1e6
+    assert error(small, True) / error(small, False) == pytest.approx(121, rel=1e-3)
+    assert error(large, True) / error(large, False) == pytest.approx(11, rel=1e-3)
+    assert error(small, True, weight=2.0) / error(small, False) == pytest.approx(9, rel=1e-3)
+
+
+def test_the_weight_stands_inside_by_hand():
+    """Of a and b divided by 110 with delta 1/110: an error of 0.5 units is quadratic, at a hint 5.5 units, linear."""
+    unit = 1 / 110
+    assert error(0.5, False) == pytest.approx(0.5 * (0.5 * unit) ** 2, rel=1e-5)
+    assert error(0.5, True) == pytest.approx(unit * (5.5 * unit - 0.5 * unit), rel=1e-5)
+    assert error(60.0, False) == pytest.approx(unit * (60 * unit - 0.5 * unit), rel=1e-5)
+    # the student's delta of 1: the square, but for hints
+    assert error(60.0, False, delta=1.0) == pytest.approx(0.5 * (60 * unit) ** 2, rel=1e-5)
+    assert error(60.0, True, delta=1.0) == pytest.approx(11 * 60 * unit - 0.5, rel=1e-5)
+    assert error(60.0, True, delta=1.0, scale=1.0) == pytest.approx(659.5, rel=1e-5)
+
+
+def test_the_hinted_loss_is_a_mean_with_a_gradient():
+    result, target = noise(2, 2, 6, 5).requires_grad_(), noise(2, 2, 6, 5, seed=1)
+    mask = (noise(2, 1, 6, 5, seed=2) > 0.5).float()
+    loss = hinted_huber_loss(result, target, mask, delta=1.0, scale=1.0)
+    weights = 1 + 10 * mask
+    each = weights * (result - target).abs()
+    each = torch.where(each < 1, each.square() / 2, each - 0.5)
+    torch.testing.assert_close(loss, each.mean())
+    loss.backward()
+    assert result.grad.isfinite().all() and (result.grad != 0).any()

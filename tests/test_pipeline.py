@@ -31,7 +31,7 @@ ROOMS = (
     ("classical", "metrics"),
     ("segment",),
     ("regionwise", "enlarge", "chroma", "hints"),
-    ("models", "losses", "perceptual_losses"),
+    ("models", "losses", "perceptual_losses", "exemplars"),
     ("data", "methods"),
     ("evaluate", "evaluate_palettes", "evaluate_colorization", "colorizers"),
     ("figures", "canvas"),

@@ -69,7 +69,7 @@ def files(folder: Path) -> dict[str, bytes]:
         *[("lr", value) for value in (math.nan, math.inf, "fast", None, True)],
         *[("steps", value) for value in (1.5, "many", None, True, math.nan, math.inf)],
         *[("betas", value) for value in ([0.9], [0.9, 1.0], [-0.1, 0.9], 0.9, "ab", [0.9, 0.99, 0.999])],
-        *[("schedule", value) for value in ("stairs", None, ["linear"])],
+        *[("schedule", value) for value in ("stairs", "halve", "halve-0", "halve-x", None, ["linear"])],
         ("precision", "fp16"),
         ("compile", "no"),
         ("shuffle", "no"),
@@ -108,6 +108,9 @@ def test_the_schedules():
     for settings in (linear, cosine, stairs):
         rates = [settings.lr_at(step) for step in range(2, 100)]
         assert rates == sorted(rates, reverse=True) and rates[-1] > 0
+    halved, tenths = (Settings(100, lr=2.0, schedule=name) for name in ("halve-30", "tenth-40"))
+    assert [halved.lr_at(step) for step in (0, 29, 30, 60, 99)] == pytest.approx([2, 2, 1, 0.5, 0.25])
+    assert [tenths.lr_at(step) for step in (0, 39, 40, 80)] == pytest.approx([2, 2, 0.2, 0.02])
     for name in SCHEDULES:  # a single step trains
         assert Settings(1, schedule=name).lr_at(0) > 0
 

@@ -11,7 +11,15 @@ from ctlib.checkpoints import load_weights
 from ctlib.hubcache import MissingWeights
 
 #: as torchvision names its files
-FILES = {"resnet18": "resnet18-f37072fd.pth", "squeezenet1_1": "squeezenet1_1-b8a52dc0.pth"}
+FILES = {
+    "resnet18": "resnet18-f37072fd.pth",
+    "squeezenet1_1": "squeezenet1_1-b8a52dc0.pth",
+    "vgg19": "vgg19-dcbb9e9d.pth",
+}
+_INSTEAD = {
+    "resnet18": "; or take an encoder squeezenet-..., which needs a smaller file",
+    "vgg19": "; or take encoder compact, which comes with the book",
+}
 
 
 def architecture(name: str, **options) -> nn.Module:
@@ -47,8 +55,7 @@ def weights(name: str, file: Path | str = "", *, download: bool = True) -> dict[
     try:
         path = hubcache.fetch(FILES[name], _address(name), f"{name}: ImageNet's weights", download=download)
     except MissingWeights as error:
-        other = "; or take an encoder squeezenet-..., which needs a smaller file" if name == "resnet18" else ""
-        raise MissingWeights(f"{error}; or name the file where you have it{other}") from error
+        raise MissingWeights(f"{error}; or name the file where you have it{_INSTEAD.get(name, '')}") from error
     found = hubcache.sha256(path)
     if not found.startswith(hubcache.hash_of_name(path)):
         raise MissingWeights(f"{name}: {path} is damaged (SHA-256 {found[:8]}...); delete it")

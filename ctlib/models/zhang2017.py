@@ -133,12 +133,15 @@ class Zhang2017(nn.Module, Pretrained):
             deep = deep + self._global(lightness, hints, mask)
         deep = self.model7(self.model6(self.model5(deep)))
         conv8 = self.model8(self.model8up(deep) + self.model3short8(conv3))
-        logits = self.model_class(conv8.detach() if classification is False else conv8)
+        logits = self._logits(conv8.detach() if classification is False else conv8)
         if classification:
             conv8, conv2, conv1 = conv8.detach(), conv2.detach(), conv1.detach()
         conv9 = self.model9(self.model9up(conv8) + self.model2short9(conv2))
         conv10 = self.model10(self.model10up(conv9) + self.model1short10(conv1))
         return SCALE * self.model_out(conv10), logits
+
+    def _logits(self, conv8: Tensor) -> Tensor | None:
+        return self.model_class(conv8)
 
     def ab(self, lightness: Tensor, hints: Hints | Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         r"""a and b `(B, 2, H, W)` in CIELAB units, of pictures with any sides; arguments as in `forward`.

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from ctlib import checkpoints
-from ctlib.models.features import LAYERS, TAPS, Features
+from ctlib.models.features import LAYERS, TAPS, Features, Pyramid, layers_of
 
 SMALL = [4, 6, 8, 10, 12]
 
@@ -77,7 +77,7 @@ def test_gradients_reach_the_picture():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: Features([1, 2, 3]), "widths: expected five"),
+        (lambda: Features([1, 2, 3]), "widths: expected 5 whole numbers"),
         (lambda: Features([1, 2, 3, 4, 0.5]), "widths"),
         (lambda: network()(noise(1, 3, 32, 32), ["relu9_1"]), "layers: 'relu9_1' is none of"),
         (lambda: network()(noise(1, 3, 32, 32), []), "layers: name at least one"),
@@ -126,3 +126,23 @@ def test_shipped_features_are_alive_and_differ(shipped):
         assert alive > (0.5 if name == "relu5_1" else 0.8), f"{name}: {1 - alive:.0%} of the channels say nothing"
         one, other = features[0].mean((1, 2)), features[1].mean((1, 2))
         assert functional.cosine_similarity(one, other, dim=0) < 0.999 or math.isclose(float(name[4]), 1)
+
+
+def test_a_pyramid_adapts_at_the_first_layer_of_each_scale():
+    net, rgb, seen = network(), noise(1, 3, 32, 32), []
+
+    def adapt(level, features):
+        seen.append(level)
+        return 2 * features if level == 2 else features
+
+    plain, found = net(rgb, LAYERS), net(rgb, LAYERS, adapt)
+    assert seen == [1, 2, 3, 4, 5]
+    assert torch.equal(found["relu2_1"], 2 * plain["relu2_1"]) and torch.equal(found["pool1"], plain["pool1"])
+    expected = functional.relu(net.conv2_2(2 * plain["relu2_1"]))
+    assert torch.equal(found["relu2_2"], expected)
+
+
+def test_names_of_vgg19s_layers():
+    names = layers_of((2, 2, 4, 1))
+    assert names[6:] == ("relu3_1", "relu3_2", "relu3_3", "relu3_4", "pool3", "relu4_1")
+    assert Pyramid((4, 4), (1, 2)).layers == ("relu1_1", "pool1", "relu2_1", "relu2_2")

@@ -1,0 +1,1 @@
+"""Coloring a gray picture after another one: the chain of two networks, and three ways without learning."""

@@ -1,0 +1,201 @@
+r"""The chain of exemplar colorization (Xu et al. 2020): pre-colorize, transfer, sample, refine.
+
+1. The colorization sub-net colors the target from its lightness alone, so that an encoder for pictures in color sees
+   one.
+2. The transfer sub-net gives that the colors of the reference. Only a and b are kept: coarse, with artifacts.
+3. They are sampled at random places.
+4. The colorization sub-net takes the samples for hints and colors the target once more.
+
+The target's L\* goes through unaltered; that is what keeps its structure. The authors' code does not wire this chain;
+the order is the paper's, as retold. How many samples it takes is not known, so it is a parameter; the sampler is that
+of Zhang et al. 2017, with places that are equally likely.
+
+Source: Xu, Wang, Fang, Sheng, Zhang, Stylization-Based Architecture for Fast Deep Exemplar Colorization, CVPR 2020.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ctlib import check, chroma, hints, ops
+from ctlib.hints import Hints
+from ctlib.models.refinement import Refinement
+from ctlib.models.stylization import MULTIPLE, Stylization, scaled
+from ctlib.models.stylization_once import StylizationOnce
+from ctlib.segment.guides import Guide, guide
+
+ALL = "all"
+SAMPLES = 100
+PARTS = {"transfer": (Stylization, StylizationOnce), "refine": (Refinement,)}  # folders of a saved chain
+
+
+class Steps(NamedTuple):
+    """What each link made of the target, a and b `(B, 2, h, w)` in CIELAB units, and what was sampled."""
+
+    precolored: Tensor
+    coarse: Tensor
+    hints: Hints
+    refined: Tensor
+
+
+class Exemplar(nn.Module):
+    """Both networks and the chain of them.
+
+    Args:
+        transfer: puts a picture in the colors of a reference.
+        refine: colors lightness, with hints or without.
+    """
+
+    def __init__(self, transfer: Stylization | StylizationOnce, refine: Refinement):
+        super().__init__()
+        self.transfer, self.refine = transfer, refine
+
+    def forward(
+        self,
+        lightness: Tensor,
+        reference: Tensor,
+        labels: Guide | None = None,
+        *,
+        samples: int | str = SAMPLES,
+        seeds: Sequence[int] = (0,),
+        **options,
+    ) -> Steps:
+        r"""The chain at the size of the networks.
+
+        Args:
+            lightness: `(B, 1, H, W)` L\* in [0, 100], sides that 8 divides.
+            reference: `(B or 1, 3, h, w)` sRGB in [0, 1], the same, of another size perhaps.
+            labels: of one target and its reference, see `ctlib.segment.guides.guide`.
+            samples: number of patches of 1 to 9 pixels whose coarse color is kept; 0 for none, which leaves the target
+                as it was pre-colored; `"all"` for all pixels.
+            seeds: of their places, one a target or one for all.
+            options: of the transfer: `sites`, `alpha`.
+
+        Raises:
+            ValueError: wrong input; the message names what and the remedy.
+        """
+        count_of(samples)
+        precolored = self.precolor(lightness)
+        coarse = self.coarse(lightness, precolored, reference, labels, **options)
+        given = sample(coarse, samples, seeds)
+        return Steps(precolored, coarse, given, self.refine.ab(lightness, given))
+
+    def precolor(self, lightness: Tensor) -> Tensor:
+        """The first link: a and b `(B, 2, H, W)` of lightness alone, from an empty map and an empty mask."""
+        return self.refine.ab(lightness)
+
+    def coarse(
+        self, lightness: Tensor, ab: Tensor, reference: Tensor, labels: Guide | None = None, **options
+    ) -> Tensor:
+        """The second: a and b of the reference's colors on a colored target. Differentiable in the transfer."""
+        moved = self.transfer(chroma.join(lightness, ab), reference, labels, **options)
+        return ops.rgb_to_lab(moved.float().clamp(0, 1))[:, 1:]
+
+    @torch.no_grad()
+    def colorize(
+        self,
+        rgb: Tensor,
+        reference: Tensor,
+        *,
+        samples: int | str = SAMPLES,
+        labels: tuple[Tensor, Tensor] | None = None,
+        side: int = 256,
+        seed: int = 0,
+        **options,
+    ) -> Tensor:
+        r"""Color pictures of any size after a reference.
+
+        Args:
+            rgb: `(B, 3, H, W)` sRGB in [0, 1], of which only L\* counts.
+            reference: `(B or 1, 3, H', W')` sRGB in [0, 1], at least 32 pixels a side, in color.
+            samples, options: of `forward`.
+            labels: of one picture and its reference, `(H, W)` and `(H', W')` whole numbers, the same number for what
+                belongs together; see `ctlib.segment.guides.guide`.
+            side: the networks see about side x side pixels of each.
+            seed: of the places that are sampled, the same for all pictures.
+
+        Returns:
+            `(B, 3, H, W)` sRGB in [0, 1] with the L\* of `rgb`; see `ctlib.chroma.shown`.
+
+        Raises:
+            ValueError: wrong input; the message names what and the remedy.
+        """
+        return self.steps(rgb, reference, samples=samples, labels=labels, side=side, seed=seed, **options)["refined"]
+
+    @torch.no_grad()
+    def steps(
+        self,
+        rgb: Tensor,
+        reference: Tensor,
+        *,
+        samples: int | str = SAMPLES,
+        labels: tuple[Tensor, Tensor] | None = None,
+        side: int = 256,
+        seed: int = 0,
+        **options,
+    ) -> dict[str, Tensor]:
+        """What each link made of pictures of any size: `precolored`, `coarse`, `refined`, see `colorize`.
+
+        `hints` is the fourth: the samples on the gray picture.
+        """
+        check.rgb(rgb, "rgb")
+        chroma.lender(reference)
+        if len(reference) not in (1, len(rgb)):
+            raise ValueError(f"reference: expected 1 or {len(rgb)} pictures, got {len(reference)}")
+        found = None if labels is None else guide(labels, rgb, reference)
+        place = next(self.parameters())
+        whole = chroma.lightness(rgb)
+        size = chroma.network_size(*rgb.shape[2:], side, MULTIPLE)
+        made = self(
+            chroma.resize(whole.to(place), size),
+            scaled(reference.to(place), side),
+            None if found is None else found.to(place.device),
+            samples=samples,
+            seeds=[seed],
+            **options,
+        )
+        shown = made._asdict() | {"hints": made.hints.ab}
+        return {name: chroma.shown(whole, ab.to(rgb)).to(rgb) for name, ab in shown.items()}
+
+    def save_pretrained(self, folder: Path | str, **options) -> Path:
+        """Both networks, each in a folder of its own: `transfer` and `refine`."""
+        for part in PARTS:
+            getattr(self, part).save_pretrained(Path(folder) / part, **options)
+        return Path(folder)
+
+    @classmethod
+    def from_pretrained(cls, transfer: Path | str, refine: Path | str = "", *, once: bool = False) -> "Exemplar":
+        """The chain of trained networks, in evaluation mode.
+
+        Args:
+            transfer: folder that `save_pretrained` wrote; or, with `refine`, weights of the transfer sub-net alone.
+            refine: weights of the colorization sub-net.
+            once: whether the transfer sub-net is the student's, `ctlib.models.stylization_once`.
+
+        Raises:
+            CheckpointError: no such weights, or damaged ones.
+        """
+        kind = PARTS["transfer"][once]
+        if not refine:
+            transfer, refine = (str(Path(transfer) / part) for part in PARTS)
+        return cls(kind.from_pretrained(transfer), Refinement.from_pretrained(refine)).eval()
+
+
+def sample(coarse: Tensor, samples: int | str, seeds: Sequence[int]) -> Hints:
+    """Hints from a coarse map of colors `(B, 2, H, W)`, see `Exemplar.forward`; no gradient goes through them."""
+    if count_of(samples) is None:
+        return Hints(coarse.detach().clone(), torch.ones_like(coarse[:, :1]))
+    seeds = list(seeds) * len(coarse) if len(seeds) == 1 else seeds
+    return hints.fixed(coarse.detach(), samples, seeds, None, law="uniform")
+
+
+def count_of(samples: int | str) -> int | None:
+    """A number of samples, or None for all. Raises `ValueError` for anything else."""
+    if samples == ALL:
+        return None
+    if not isinstance(samples, int) or isinstance(samples, bool) or samples < 0:
+        raise ValueError(f"samples: expected a whole number of at least 0, or {ALL!r}, got {samples!r}")
+    return samples

@@ -1,0 +1,169 @@
+"""The chain: what goes from link to link, lightness that stays, no samples and all of them, labels, what it refuses."""
+
+import warnings
+from itertools import pairwise
+
+import pytest
+import torch
+
+from ctlib import chroma, color, ops
+from ctlib.checkpoints import CheckpointError
+from ctlib.data import photos
+from ctlib.exemplars import chain
+from ctlib.exemplars.chain import Exemplar, sample
+from ctlib.models.refinement import Refinement
+from ctlib.models.stylization import Stylization
+from ctlib.models.stylization_once import StylizationOnce
+
+SIDE = 64
+
+
+def network(once: bool = False, seed: int = 0) -> Exemplar:
+    torch.manual_seed(seed)
+    transfer = (StylizationOnce if once else Stylization)("compact").load_encoder()
+    refine = Refinement(0.06, init="he")
+    with torch.no_grad():
+        refine.model_out[0].weight.mul_(30)  # a new head says next to nothing
+    return Exemplar(transfer, refine).eval()
+
+
+@pytest.fixture(scope="module")
+def net() -> Exemplar:
+    return network()
+
+
+@pytest.fixture(scope="module")
+def pictures() -> tuple[torch.Tensor, torch.Tensor]:
+    return photos.tensor("coffee", 120), photos.tensor("china", 100)
+
+
+@torch.no_grad()
+def test_the_links_by_hand(net):
+    lightness = chroma.lightness(photos.tensor("coffee", 96)[..., :64, :96])
+    reference = photos.tensor("china", 96)[..., :48, :96]
+    made = net(lightness, reference, samples=12, seeds=[5])
+    torch.testing.assert_close(made.precolored, net.refine.ab(lightness))
+    picture = ops.lab_to_rgb(torch.cat([lightness, made.precolored], dim=1)).clamp(0, 1)
+    coarse = ops.rgb_to_lab(net.transfer(picture, reference).clamp(0, 1))[:, 1:]
+    torch.testing.assert_close(made.coarse, coarse, rtol=1e-4, atol=1e-3)
+    given = made.hints
+    assert 0 < given.mask.sum() <= 12 * 81 and ((given.ab != 0).any(1, keepdim=True) <= (given.mask > 0)).all()
+    assert torch.equal(made.refined, net.refine.ab(lightness, given))
+    assert torch.equal(given.mask, sample(made.coarse, 12, [5]).mask)
+    assert not torch.equal(given.mask, sample(made.coarse, 12, [6]).mask)
+
+
+@torch.no_grad()
+def test_without_samples_the_target_stays_as_it_was_pre_colored(net, pictures):
+    lightness = chroma.lightness(pictures[0][..., :64, :96])
+    made = net(lightness, pictures[1][..., :48, :96], samples=0)
+    assert torch.equal(made.refined, made.precolored) and made.hints.mask.sum() == 0
+    shown = net.steps(*pictures, samples=0, side=SIDE)
+    assert torch.equal(shown["refined"], shown["precolored"])
+
+
+@torch.no_grad()
+def test_all_samples_are_the_coarse_map(net, pictures):
+    coarse = 50 * torch.rand(2, 2, 16, 24)
+    every = sample(coarse, "all", [0])
+    assert torch.equal(every.ab, coarse) and (every.mask == 1).all()
+    few, many = (sample(coarse, count, [3]) for count in (4, 9))
+    assert (few.mask <= many.mask).all() and few.mask.sum() < many.mask.sum()
+    assert torch.equal(few.mask[0], few.mask[1])  # one seed for all
+    assert not torch.equal(*sample(coarse, 4, [3, 4]).mask)
+    results = [net.colorize(*pictures, samples=count, side=SIDE) for count in (0, 1, 100, "all")]
+    for one, other in pairwise(results):
+        assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("once", [False, True])
+@pytest.mark.parametrize("size", [(80, 120), (33, 47), (20, 400)])
+def test_lightness_is_never_altered(once, size, pictures):
+    rgb = chroma.resize(pictures[0], size).clamp(0, 1)
+    before = color.rgb_to_lab(rgb.double())[:, 0]
+    for name, found in network(once).steps(rgb, pictures[1], samples=30, side=SIDE).items():
+        assert found.shape == rgb.shape, name
+        assert (color.rgb_to_lab(found.double())[:, 0] - before).abs().max() < 0.02, name
+
+
+def test_color_of_the_target_is_not_looked_at(net, pictures):
+    rgb = pictures[0]
+    gray = chroma.join(chroma.lightness(rgb), 0 * rgb[:, :2])
+    ones, others = (net.colorize(one, pictures[1], samples=20, side=SIDE) for one in (rgb, gray))
+    torch.testing.assert_close(ones, others, rtol=0, atol=0.02)
+
+
+def test_labels_and_batches(net, pictures):
+    rgb, reference = pictures
+    sizes = [one.shape[2:] for one in pictures]
+    ones = [torch.ones(size, dtype=torch.int64) for size in sizes]
+    plain = net.steps(rgb, reference, side=SIDE)["coarse"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        same = net.steps(rgb, reference, labels=tuple(ones), side=SIDE)["coarse"]
+        torch.testing.assert_close(same, plain, rtol=0, atol=1e-3)
+        halves = [(torch.arange(size[1]) > size[1] // 2).long().expand(size) for size in sizes]
+        apart = net.steps(rgb, reference, labels=tuple(halves), side=SIDE)["coarse"]
+    assert (apart - plain).abs().max() > 0.01
+    with pytest.warns(UserWarning, match="share none"):
+        other = net.steps(rgb, reference, labels=(ones[0], 5 + ones[1]), side=SIDE)["coarse"]
+    assert torch.equal(other, plain)
+    with pytest.warns(UserWarning, match="reference's map of .* is scaled to"):
+        net.colorize(rgb, reference, labels=(ones[0], ones[0]), side=SIDE)
+    batch = torch.cat([rgb, rgb.flip(3)])
+    first = net.colorize(batch, reference, samples=5, side=SIDE)[:1]
+    torch.testing.assert_close(first, net.colorize(rgb, reference, samples=5, side=SIDE), rtol=0, atol=1e-3)
+
+
+@torch.no_grad()
+def test_sites_and_alpha_reach_the_transfer(net, pictures):
+    rgb, reference = pictures
+    plain = net.steps(rgb, reference, side=SIDE)["coarse"]
+    for options in ({"sites": ("encoder",)}, {"alpha": 0.3}):
+        assert not torch.equal(net.steps(rgb, reference, side=SIDE, **options)["coarse"], plain)
+
+
+def test_the_gradient_of_the_coarse_map_reaches_the_decoder():
+    net = network()
+    lightness = chroma.lightness(photos.tensor("coffee", 64)[..., :32, :64])
+    net.coarse(lightness, 0 * lightness.expand(-1, 2, -1, -1), torch.rand(1, 3, 32, 32)).square().mean().backward()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in net.transfer.decoder.parameters())
+    assert all(weight.grad is None for weight in net.transfer.encoder.parameters())
+
+
+GRAY = torch.full((1, 3, 64, 64), 0.4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"samples": -1}, "samples: expected a whole number of at least 0, or 'all', got -1"),
+        ({"samples": "many"}, "samples: expected .*got 'many'"),
+        ({"samples": True}, "samples: expected"),
+        ({"reference": torch.rand(1, 3, 31, 64)}, r"reference: expected at least 32 x 32 pixels, got \(31, 64\)"),
+        ({"reference": GRAY}, "reference: is gray and has no color to lend; choose"),
+        ({"reference": torch.rand(2, 3, 64, 64)}, "reference: expected 1 or 1 pictures, got 2"),
+        ({"side": 16}, "side: expected a whole number of at least 32"),
+        ({"sites": ("middle",)}, "sites: expected some of"),
+        ({"labels": (torch.zeros(4, 4), torch.zeros(4, 4))}, r"labels\[0\]: expected whole numbers"),
+    ],
+)
+def test_bad_input_is_one_clear_line(net, pictures, options, message):
+    options = dict(options)
+    with pytest.raises(ValueError, match=message) as error:
+        net.colorize(pictures[0], options.pop("reference", pictures[1]), **{"side": SIDE} | options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_a_chain_is_two_folders(tmp_path, pictures, once):
+    net = network(once)
+    net.save_pretrained(tmp_path, dtype=torch.float32)
+    assert sorted(one.name for one in tmp_path.iterdir()) == sorted(chain.PARTS)
+    expected = net.colorize(*pictures, samples=9, side=SIDE)
+    again = Exemplar.from_pretrained(tmp_path, once=once)
+    parts = Exemplar.from_pretrained(tmp_path / "transfer", tmp_path / "refine", once=once)
+    assert torch.equal(again.colorize(*pictures, samples=9, side=SIDE), expected) and not again.training
+    assert torch.equal(parts.colorize(*pictures, samples=9, side=SIDE), expected)
+    with pytest.raises(CheckpointError, match="no such"):
+        Exemplar.from_pretrained(tmp_path / "none")
