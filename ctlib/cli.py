@@ -91,12 +91,14 @@ def colorize(
     method: Annotated[
         str, typer.Option("--method", "-m", help=f"one of {', '.join(colorizers.COLORIZERS)}")
     ] = "zhang2017",
-    side: Annotated[int, typer.Option(help="the network sees about side x side pixels")] = 256,
+    side: Annotated[int | None, typer.Option(help="the network sees about side x side pixels")] = None,
     temperature: Annotated[float | None, typer.Option(help="of zhang2016: 1 is pale, near 0 is bold")] = None,
+    saturation: Annotated[float | None, typer.Option(help="of unet: below 1 is paler, above bolder")] = None,
     hint: Annotated[list[str] | None, typer.Option(help='of zhang2017: "x,y,#rrggbb" in pixels, repeatable')] = None,
 ) -> None:
     """Color gray photographs at their full size. Exit code 1 if a file of a folder had to be skipped."""
-    options = {} if temperature is None else {"temperature": temperature}
+    knobs = {"temperature": temperature, "saturation": saturation}
+    options = {name: value for name, value in knobs.items() if value is not None}
     if hint:
         options["hints"] = [_hint(text) for text in hint]
     report = colorizers.colorize_files(method, source, output, side=side, progress=print, **options)

@@ -31,6 +31,7 @@ class Colorizer:
         weights: a name in `data/pretrained`, or that of an official file, which is fetched and checked by its hash.
         options: what its `colorize` takes beside the picture and `side`.
         cite: key in `book/references.bib`, empty for a baseline.
+        side: pixels, at which size it does best.
     """
 
     title: str
@@ -38,6 +39,7 @@ class Colorizer:
     weights: str = ""
     options: tuple[str, ...] = ()
     cite: str = ""
+    side: int = 256
 
 
 COLORIZERS: dict[str, Colorizer] = {
@@ -47,7 +49,12 @@ COLORIZERS: dict[str, Colorizer] = {
     ),
     "zhang2017": Colorizer("Zhang 2017", "zhang2017.Zhang2017", "zhang2017-quarter", ("hints",), "zhang2017real"),
     "unet": Colorizer(
-        "U-Net on SqueezeNet", "resnet_colorizer.ResnetColorizer", "unet-colorizer", (), "ronneberger2015unet"
+        "U-Net on SqueezeNet",
+        "resnet_colorizer.ResnetColorizer",
+        "unet-colorizer",
+        ("saturation",),
+        "ronneberger2015unet",
+        side=160,
     ),
     "eccv16": Colorizer(
         "Zhang 2016 (official weights)", "zhang2016.Zhang2016", "eccv16", ("temperature",), "zhang2016colorful"
@@ -86,14 +93,14 @@ def _network(network: str, weights: str):
     return getattr(importlib.import_module(f"ctlib.models.{module}"), name).from_pretrained(weights)
 
 
-def colorize(name: str, rgb: Tensor, *, side: int = 256, **options) -> Tensor:
+def colorize(name: str, rgb: Tensor, *, side: int | None = None, **options) -> Tensor:
     """Color a batch of pictures.
 
     Args:
         name: key of `COLORIZERS`.
         rgb: `(B, 3, H, W)` sRGB in [0, 1], gray or in color: only its lightness is looked at.
-        side: the network sees about side x side pixels, see `ctlib.chroma.colorize`.
-        options: of the colorizer: `temperature` of its annealed mean; `hints`, either `ctlib.hints.Hints`, or for a
+        side: the network sees about side x side pixels, see `ctlib.chroma.colorize`; its own unless given.
+        options: of the colorizer: `temperature` of its annealed mean; `saturation` of its result; `hints`, either `ctlib.hints.Hints`, or for a
             single picture points `(x, y, color)`, see `ctlib.hints.from_points`, each of which becomes a square of
             5 x 5 pixels of what the network sees.
 
@@ -106,6 +113,7 @@ def colorize(name: str, rgb: Tensor, *, side: int = 256, **options) -> Tensor:
     """
     one = get(name)
     check.rgb(rgb, "rgb")
+    side = one.side if side is None else side
     if unknown := sorted(set(options) - set(one.options)):
         takes = f"it takes {', '.join(one.options)}" if one.options else "it takes none"
         raise ValueError(f"{name} has no option {unknown[0]!r}; {takes}")
@@ -130,7 +138,7 @@ def colorize_files(
     source: Path | str,
     output: Path | str,
     *,
-    side: int = 256,
+    side: int | None = None,
     suffix: str = ".png",
     progress: Callable[[Path], None] | None = None,
     **options,

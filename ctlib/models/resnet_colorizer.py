@@ -193,17 +193,20 @@ class ResnetColorizer(nn.Module, Pretrained):
         return ops.rgb_to_lab(self.decode(self(gray.clamp(0, 1))).clamp(0, 1))[:, 1:]
 
     @torch.no_grad()
-    def colorize(self, rgb: Tensor, side: int = 256) -> Tensor:
+    def colorize(self, rgb: Tensor, side: int = 256, saturation: float = 1.0) -> Tensor:
         r"""Color pictures of any size: `(B, 3, H, W)` sRGB in [0, 1], of which only L\* counts, to the same.
 
         Args:
             rgb: the pictures.
             side: the network sees about side x side pixels.
+            saturation: factor of a and b, 0 to 2. PSNR asks for paler colors than the eye.
 
         Raises:
-            ValueError: no sRGB pictures, or a side that is too small.
+            ValueError: no sRGB pictures, a side that is too small, or a saturation out of range.
         """
-        return chroma.colorize(self.ab, rgb, side, multiple=self.multiple)
+        if isinstance(saturation, bool) or not isinstance(saturation, int | float) or not 0 <= saturation <= 2:
+            raise ValueError(f"saturation: expected a factor of 0 to 2, got {saturation!r}")
+        return chroma.colorize(lambda lightness: saturation * self.ab(lightness), rgb, side, multiple=self.multiple)
 
     @torch.no_grad()
     def predict(self, rgb: Tensor, side: int = 256) -> Tensor:
