@@ -100,9 +100,9 @@ def colorize(name: str, rgb: Tensor, *, side: int | None = None, **options) -> T
         name: key of `COLORIZERS`.
         rgb: `(B, 3, H, W)` sRGB in [0, 1], gray or in color: only its lightness is looked at.
         side: the network sees about side x side pixels, see `ctlib.chroma.colorize`; its own unless given.
-        options: of the colorizer: `temperature` of its annealed mean; `saturation` of its result; `hints`, either `ctlib.hints.Hints`, or for a
-            single picture points `(x, y, color)`, see `ctlib.hints.from_points`, each of which becomes a square of
-            5 x 5 pixels of what the network sees.
+        options: of the colorizer: `temperature` of its annealed mean; `saturation` of its result; `hints`, either
+            `ctlib.hints.Hints`, or for a single picture points `(x, y, color)`, see `ctlib.hints.from_points`, each of
+            which becomes a square of 5 x 5 pixels of what the network sees.
 
     Returns:
         `(B, 3, H, W)` sRGB in [0, 1].

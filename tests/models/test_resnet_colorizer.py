@@ -234,3 +234,13 @@ def test_bad_input_is_one_clear_line(call, message):
     with pytest.raises(ValueError, match=message) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+def test_saturation_is_a_factor_of_the_colors():
+    net, rgb = network("lab", "squeezenet-frozen", skips=True).eval(), noise(1, 3, 40, 48)
+    torch.nn.init.normal_(net.unet.head.weight, 0.0, 0.01)
+    full, half, none = (ops.rgb_to_lab(net.colorize(rgb, 32, saturation=one))[:, 1:] for one in (1.0, 0.5, 0.0))
+    assert none.abs().max() < 0.01 < half.abs().mean() < full.abs().mean()
+    for wrong in (-0.1, 3, float("nan"), "a", True):
+        with pytest.raises(ValueError, match="saturation: expected a factor of 0 to 2"):
+            net.colorize(rgb, 32, saturation=wrong)
