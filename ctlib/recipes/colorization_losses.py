@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from ctlib import evaluate_colorization
@@ -96,3 +97,31 @@ def over_seeds(rows: Sequence[dict], columns: Sequence[str]) -> list[dict]:
             result[column + "_spread"] = each.std().item() if len(each) > 1 else float("nan")
         found.append(result)
     return found
+
+
+def moved(rows: Sequence[dict], columns: Sequence[str]) -> list[dict]:
+    """How far each choice moves each column while the others are kept: from the lowest mean to the highest.
+
+    Args:
+        rows: of `compare`, every combination with every seed. columns: of them.
+
+    Returns:
+        A row for each choice, `method`, and means over what the others may be: `output`, `loss` and `encoder` with
+        the true lightness, means over the seeds; `seed`, of single trainings; `lightness`, of RGB networks, the step
+        from their own lightness to the true one.
+    """
+    frame = pd.DataFrame([row for row in rows if "combo" in row])
+    frame[["output", "loss"]] = frame["combo"].str.split("_", n=1, expand=True)
+    choices = ["output", "loss", "encoder"]
+    single = frame.groupby(["post", *choices, "seed"])[list(columns)].mean()  # over the sets
+    means = single.groupby(["post", *choices]).mean()
+    best = means.loc[POSTS[1]]
+    found = {}
+    for choice in choices:
+        kept = best.groupby([other for other in choices if other != choice])
+        found[choice] = (kept.max() - kept.min()).mean()
+    kept = single.loc[POSTS[1]].groupby(choices)
+    found["seed"] = (kept.max() - kept.min()).mean()
+    if POSTS[0] in means.index:
+        found["lightness"] = (best.loc["rgb"] - means.loc[POSTS[0]].loc["rgb"]).abs().mean()
+    return [{"method": choice, **move.to_dict()} for choice, move in found.items()]

@@ -1,5 +1,6 @@
 """The loss study's grid: one training a combination and seed, kept; rows before and after best of both; spreads."""
 
+import itertools
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 from ctlib import paths
 from ctlib.evaluate_colorization import Case
 from ctlib.recipes import colorization_losses, resnet_colorizer
-from ctlib.recipes.colorization_losses import POSTS, compare, over_seeds
+from ctlib.recipes.colorization_losses import POSTS, compare, moved, over_seeds
 
 pytest.importorskip("torchvision")
 
@@ -74,6 +75,20 @@ def test_spreads_are_those_of_the_seeds():
     assert row["psnr"] == 16 and row["seeds"] == 2 and row["psnr_spread"] == pytest.approx(2**0.5)
     (gray,) = over_seeds([{"case": "one", "method": "gray", "psnr": 3.0}], ["psnr"])
     assert gray["psnr"] == 3 and math.isnan(gray["psnr_spread"])
+
+
+def test_what_each_choice_moves():
+    """Worked out by hand: the output moves 4, the loss 1, the encoder 10, a seed 0.5, the lightness of RGB 7."""
+    rows = [{"case": "one", "method": "gray", "psnr": 3.0}]
+    for output, loss, encoder, seed, post in itertools.product(("rgb", "lab"), "xy", "fg", (0, 1), POSTS):
+        if post == POSTS[1] or output == "rgb":
+            value = 4 * (output == "lab") + (loss == "y") + 10 * (encoder == "g") + 0.5 * seed - 7 * (post == POSTS[0])
+            rows.append({"case": "one", "combo": f"{output}_{loss}", "encoder": encoder, "seed": seed, "post": post})
+            rows[-1]["psnr"] = 20.0 + value
+    found = {row["method"]: row["psnr"] for row in moved(rows, ["psnr"])}
+    assert found == pytest.approx({"output": 4, "loss": 1, "encoder": 10, "seed": 0.5, "lightness": 7})
+    only = [row for row in rows if row.get("combo", "").startswith("lab")]
+    assert "lightness" not in {row["method"] for row in moved(only, ["psnr"])}
 
 
 def test_an_unknown_combination_is_refused(options, cases):
