@@ -105,7 +105,9 @@ def color_scores(record: dict, method: str) -> str:
         found = [row[key] for row in record["rows"] if row["method"] == name]
         return sum(found) / len(found)
 
-    for name, who in (("gray", "gray copy"), (method, "these weights")):
+    found = dict.fromkeys(row["method"] for row in record["rows"])
+    variants = {name: "these weights" + name.removeprefix(method) for name in found if name.startswith(f"{method},")}
+    for name, who in {"gray": "gray copy", method: "these weights", **variants}.items():
         cells = (f"{mean(name, key):.{digits}f}" for key, (_, digits) in columns.items())
         lines.append(f"| Held back, {len(record['data'])} photographs, {who} | {' | '.join(cells)} |")
     lines += ["", f"The photographs themselves have a colorfulness of {mean('truth', 'colorfulness'):.1f}."]
