@@ -1,7 +1,7 @@
 """Train and judge the loss study's grid: a record for notebooks/40_colorization_losses.
 
     CTLIB_DATA=<folder with scenes256/, imagenet_samples/ and weights/> OMP_NUM_THREADS=1 \\
-        python benchmarks/judge_colorization_losses.py  # an hour on one core
+        python benchmarks/judge_colorization_losses.py  # an hour and a half on one core
 
 Output x loss x encoder x seed, equal steps for all, on the train parts of `--sets`; judged on their test parts at the
 size of the trainings. What is finished stays in `_build/lab/checkpoints` and is not trained again, as long as the code
