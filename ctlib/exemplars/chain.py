@@ -142,9 +142,7 @@ class Exemplar(nn.Module):
         `hints` is the fourth: the samples on the gray picture.
         """
         check.rgb(rgb, "rgb")
-        chroma.lender(reference)
-        if len(reference) not in (1, len(rgb)):
-            raise ValueError(f"reference: expected 1 or {len(rgb)} pictures, got {len(reference)}")
+        chroma.lender(reference, len(rgb))
         found = None if labels is None else guide(labels, rgb, reference)
         place = next(self.parameters())
         whole = chroma.lightness(rgb)

@@ -46,9 +46,7 @@ def superpixel_transfer(
         ValueError: wrong input; the message names what and the remedy.
     """
     check.rgb(rgb, "rgb")
-    chroma.lender(reference)
-    if len(reference) not in (1, len(rgb)):
-        raise ValueError(f"reference: expected 1 or {len(rgb)} pictures, got {len(reference)}")
+    chroma.lender(reference, len(rgb))
     whole("superpixels", superpixels, 2)
     whole("side", side, 32)
     found = []

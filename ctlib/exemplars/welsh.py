@@ -50,9 +50,7 @@ def welsh(
         ValueError: wrong input; the message names what and the remedy.
     """
     check.rgb(rgb, "rgb")
-    chroma.lender(reference)
-    if len(reference) not in (1, len(rgb)):
-        raise ValueError(f"reference: expected 1 or {len(rgb)} pictures, got {len(reference)}")
+    chroma.lender(reference, len(rgb))
     whole("samples", samples, 1)
     if not whole("window", window, 1) % 2:
         raise ValueError(f"window: expected an odd number of pixels, got {window}")

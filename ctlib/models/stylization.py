@@ -209,9 +209,7 @@ class Stylization(nn.Module, Pretrained):
 def recolored(network: nn.Module, rgb: Tensor, reference: Tensor, labels, side: int, **options) -> Tensor:
     """`recolor` of a network that takes a picture, a reference and a guide."""
     check.rgb(rgb, "rgb")
-    chroma.lender(reference)
-    if len(reference) not in (1, len(rgb)):
-        raise ValueError(f"reference: expected 1 or {len(rgb)} pictures, got {len(reference)}")
+    chroma.lender(reference, len(rgb))
     found = None if labels is None else guide(labels, rgb, reference)
     place = next(network.parameters())
     small = [scaled(picture.to(place), side) for picture in (rgb, reference)]
