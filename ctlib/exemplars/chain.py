@@ -11,6 +11,7 @@ the order is the paper's, as retold. How many samples it takes is not known, so 
 of Zhang et al. 2017, with places that are equally likely.
 
 Source: Xu, Wang, Fang, Sheng, Zhang, Stylization-Based Architecture for Fast Deep Exemplar Colorization, CVPR 2020.
+Taught in: notebooks/51_exemplar_colorization.
 """
 
 from collections.abc import Sequence

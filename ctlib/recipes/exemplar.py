@@ -13,6 +13,7 @@ none is, and the colorization sub-net alone is trained. Now and then there are n
 References are pictures whose colors are near, as the student's are; see `ctlib.data.exemplars`.
 
 Source: a student's report on Xu et al. 2020, chapters 3 to 6.
+Taught in: notebooks/51_exemplar_colorization.
 """
 
 from collections.abc import Sequence
