@@ -33,7 +33,7 @@ ROOMS = (
     ("regionwise", "enlarge", "chroma", "hints"),
     ("models", "losses", "perceptual_losses", "exemplars"),
     ("data", "methods"),
-    ("evaluate", "evaluate_palettes", "evaluate_colorization", "colorizers"),
+    ("evaluate", "evaluate_palettes", "evaluate_colorization", "evaluate_exemplars", "colorizers"),
     ("figures", "canvas"),
     ("train", "watch"),
     ("recipes",),

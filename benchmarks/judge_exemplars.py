@@ -1,0 +1,137 @@
+"""Judge exemplar colorization on photographs that no part of it has seen: a record for chapters 51 and 61.
+
+    CTLIB_DATA=<folder with camvid/, coco/, scenes256/ and weights/> python benchmarks/judge_exemplars.py
+
+Each photograph is colored after the nearest reference of its class, an unrelated one and itself: by the chain and by
+each of its links, with AdaIN at different sites, without the first link, with more samples and fewer, and by methods
+without a network. Road scenes are colored with label maps and without. LPIPS is that of SqueezeNet; its column is left
+out where that cannot be had. The result, `judge_exemplars.json`, goes to `_build/lab/results`; a reviewed copy is the
+record in `book/results`.
+"""
+
+import argparse
+from collections.abc import Callable
+from functools import lru_cache, partial
+
+from judge_colorization import LPIPS, perceptual
+from torch import Tensor
+
+from ctlib import colorizers, evaluate_exemplars, results
+from ctlib.evaluate_exemplars import GrayFirst
+from ctlib.exemplars.chain import ALL, SAMPLES, Exemplar
+from ctlib.exemplars.moments import reinhard_ab
+from ctlib.exemplars.superpixels import superpixel_transfer
+from ctlib.exemplars.welsh import welsh
+from ctlib.models.stylization import PAPER
+
+AUTOMATIC, COARSE, FULL = "automatic", "transfer only", "full chain"
+LINKS = {COARSE: "coarse", FULL: "refined"}
+SITES = {"encoder": ("encoder",), "decoder": ("decoder",), "encoder + decoder": PAPER,
+         "encoder + decoder + skip": (*PAPER, "skip")}  # fmt: skip
+COUNTS = (0, 1, 10, SAMPLES, 500, ALL)
+SAMPLED = ("nearest", "self")  # references with which samples are counted
+STREETS = "camvid"
+
+
+Steps = Callable[..., dict[str, Tensor]]  # of a picture, a reference and options, see `Exemplar.steps`
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sets", nargs="+", default=["scenes256", "coco"], help="folders in $CTLIB_DATA")
+    parser.add_argument("--limit", type=int, default=16, help="pictures of each set, of those held back")
+    parser.add_argument("--streets", type=int, default=10, help="frames of CamVid, with labels; 0 for none")
+    parser.add_argument("--long-side", type=int, default=256, help="pixels; smaller pictures stay as they are")
+    parser.add_argument("--transfer", default="stylization-compact", help="weights of the transfer sub-net")
+    parser.add_argument("--refine", default="refinement-quarter", help="weights of the colorization sub-net")
+    parser.add_argument("--once", default="", help="weights of the student's transfer sub-net, if there are any")
+    chosen = parser.parse_args()
+    run = results.start("judge_exemplars", **vars(chosen))
+    chain = Exemplar.from_pretrained(chosen.transfer, chosen.refine)
+    once = Exemplar.from_pretrained(chosen.once, chosen.refine, once=True) if chosen.once else None
+    cases = evaluate_exemplars.cases(chosen.sets, chosen.long_side, limit=chosen.limit)
+    streets = evaluate_exemplars.street_cases(chosen.long_side, limit=chosen.streets) if chosen.streets else []
+    steps, also, rows = remembered(chain), perceptual(), []
+    alone = {AUTOMATIC: partial(automatic, steps)}
+    for number, case in enumerate(cases, 1):
+        rows += evaluate_exemplars.judge(alone | others(), after(steps, chain, once), [case], also=also)
+        counted = evaluate_exemplars.judge({}, by_samples(steps), [case], kinds=SAMPLED, also=also)
+        rows += [row for row in counted if row["kind"] in SAMPLED]
+        print(f"{number} of {len(cases)}: {case.set}, {case.name}", flush=True)
+    plain = {name: partial(after_all, steps, key) for name, key in LINKS.items()}
+    guided = {f"{name}, labels": one for name, one in plain.items()}
+    rows += evaluate_exemplars.judge(alone, plain, streets, guided=guided, also=also)
+    lenders = [
+        {"set": case.set, "case": case.name} | {kind: one.name for kind, one in case.references.items()}
+        for case in cases + streets
+    ]
+    data = {f"{case.set}/{one.name}": one.sha256 for case in cases + streets for one in case.references.values()}
+    print(run.write(rows, references=lenders, data=data))
+    tell(rows, chosen.sets)
+
+
+def remembered(chain: Exemplar) -> Steps:
+    """The links of a chain, made once for the methods that share them; pictures are told apart by who they are."""
+
+    @lru_cache(maxsize=16)
+    def steps(rgb: Tensor, reference: Tensor, **options) -> dict[str, Tensor]:
+        return chain.steps(rgb, reference, **options)
+
+    return steps
+
+
+def after_all(steps: Steps, key: str, rgb: Tensor, reference: Tensor, labels=None, **options) -> Tensor:
+    """What one of the links made."""
+    return steps(rgb, reference, **options | ({} if labels is None else {"labels": labels}))[key]
+
+
+def automatic(steps: Steps, rgb: Tensor) -> Tensor:
+    """The first link's, for which it does not matter what reference is given."""
+    return steps(rgb, rgb)["precolored"]
+
+
+def others() -> dict:
+    """Colorizers that look at no reference."""
+    return {name: partial(colorizers.colorize, name) for name in ("zhang2016", "zhang2017", "unet")}
+
+
+def after(steps: Steps, chain: Exemplar, once: Exemplar | None) -> dict:
+    """All that look at one: the chain and its variants, and what there is beside it."""
+    found = {name: partial(after_all, steps, key) for name, key in LINKS.items()}
+    chains = {label: (steps, {} if sites == PAPER else {"sites": sites}) for label, sites in SITES.items()}
+    chains["gray picture"] = (remembered(GrayFirst(chain.transfer, chain.refine).eval()), {})
+    if once is not None:
+        chains["once"] = (remembered(once), {})
+    for label, (links, options) in chains.items():
+        found |= {f"{name}, {label}": partial(after_all, links, key, **options) for name, key in LINKS.items()}
+    beside = {
+        "welsh": welsh,
+        "superpixels": superpixel_transfer,
+        "reinhard ab of automatic": lambda rgb, reference: reinhard_ab(automatic(steps, rgb), reference),
+    }
+    return found | beside
+
+
+def by_samples(steps: Steps) -> dict:
+    """The chain with more samples and fewer; without any it is automatic."""
+    options = {count: {} if count == SAMPLES else {"samples": count} for count in COUNTS}
+    return {f"{FULL}, {count} samples": partial(after_all, steps, "refined", **one) for count, one in options.items()}
+
+
+def tell(rows: list[dict], sets: list[str]) -> None:
+    """The means, and whether the chain keeps what it promises."""
+    for of in (sets, [STREETS]):
+        mine = [row for row in rows if row["set"] in of]
+        for row in evaluate_exemplars.summary(mine) if mine else []:
+            numbers = (f"{key} {value:7.3f}" for key, value in row.items() if key not in ("method", "kind"))
+            print(f"{row['method']:38} {row['kind']:9}", *numbers)
+    judged = [row for row in rows if row["set"] in sets]
+    for kind in evaluate_exemplars.KINDS:
+        for other in ((AUTOMATIC, evaluate_exemplars.NONE), (COARSE, kind)):
+            for column in ("psnr", LPIPS) if LPIPS in rows[0] else ("psnr",):
+                found = evaluate_exemplars.gain(judged, (FULL, kind), other, column)
+                print(f"{FULL} above {other[0]}, {kind}, {column}: {found['mean']:+.3f} +- {found['error']:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""Judging colorizers that look at a reference: which references, the rows, the means."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ctlib import chroma, images
+from ctlib import evaluate_exemplars as judged
+from ctlib.data import camvid, splits
+from ctlib.data.registry import DataError
+
+TINTS = {"red": (200, 60, 50), "blue": (50, 70, 200), "green": (60, 180, 60)}
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    return judged.cases(long_side=64, limit=3)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Thirty pictures of each of three tints, with an index that calls a tint a category."""
+    monkeypatch.setenv("CTLIB_DATA", str(tmp_path))
+    (tmp_path / "mine" / "images").mkdir(parents=True)
+    lines = ["file,category"]
+    for row, (name, tint) in enumerate(TINTS.items()):
+        for number in range(30):
+            draws = np.random.default_rng((row, number))
+            picture = np.clip(np.array(tint) + draws.integers(-40, 41, (12, 16, 3)), 0, 255).astype(np.uint8)
+            images.write(tmp_path / "mine" / "images" / f"{name}{number:02d}.png", picture)
+            lines.append(f"images/{name}{number:02d}.png,{name}")
+    (tmp_path / "mine" / "index.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path / "mine"
+
+
+@pytest.fixture
+def streets(tmp_path, monkeypatch):
+    """Four frames of one film and three of another."""
+    monkeypatch.setenv("CTLIB_DATA", str(tmp_path))
+    for kind in ("images", "labels"):
+        (tmp_path / "camvid" / kind / "test").mkdir(parents=True)
+    for film, count in (("Seq05VD", 4), ("0001TP", 3)):
+        for number in range(count):
+            draws = np.random.default_rng((count, number))
+            name = f"{film}_{number}.png"
+            images.write(tmp_path / "camvid/images/test" / name, draws.integers(0, 256, (36, 48, 3), np.uint8))
+            labels = np.full((36, 48), camvid.UNLABELLED, np.uint8)
+            labels[:18] = camvid.CLASSES.index("Sky")
+            Image.fromarray(labels).save(tmp_path / "camvid/labels/test" / name)
+
+
+def tint(name):
+    return name.rstrip("0123456789")
+
+
+def test_nearest_is_of_the_same_class_and_unrelated_of_another(folder):
+    cases = judged.cases(["mine"], limit=6)
+    assert len(cases) == 6 and len({case.name for case in cases}) == 6
+    for case in cases:
+        found = case.references
+        assert tuple(found) == judged.KINDS and found["self"] == case.truth
+        assert tint(found["nearest"].name) == tint(case.name) != tint(found["unrelated"].name)
+        assert found["nearest"].sha256 != case.truth.sha256
+
+
+def test_references_are_held_back_too(folder):
+    for case in judged.cases(["mine"]):
+        assert splits.place(case.truth.sha256) >= 0.9
+        assert all(splits.place(one.sha256) >= 0.8 for one in case.references.values())
+    only = judged.cases(["mine"], pool=())
+    assert all(splits.place(one.sha256) >= 0.9 for case in only for one in case.references.values())
+
+
+def test_nearest_has_the_closest_palette(folder):
+    from ctlib.data import references
+
+    cases = judged.cases(["mine"], part="all")
+    own = {case.name: references.signature(case.truth.rgb) for case in cases}
+    case = cases[0]
+    mine = {
+        name: references.distance(own[case.name], one) for name, one in own.items() if tint(name) == tint(case.name)
+    }
+    del mine[case.name]
+    assert case.references["nearest"].name == min(mine, key=mine.get)
+
+
+def test_without_classes_all_others_are_asked(folder, bundled):
+    (folder / "index.csv").unlink()
+    assert judged.classes_of("mine") == judged.classes_of("photos") == {}
+    for case in [*judged.cases(["mine"], limit=3), *bundled]:
+        names = {kind: one.name for kind, one in case.references.items()}
+        assert len(set(names.values())) == 3 and names["self"] == case.name
+
+
+def test_classes_are_read_from_the_index(folder):
+    assert judged.classes_of("mine")["red03"] == {"red"}
+    (folder / "index.csv").write_text("file,detection_classes\nimages/red03.png,person|dog\nimages/red04.png,\n")
+    assert judged.classes_of("mine") == {"red03": {"person", "dog"}, "red04": frozenset()}
+    (folder / "index.csv").write_text("name,category\nred03,red\n")
+    with pytest.raises(DataError, match=r"mine: .* has no column `file`"):
+        judged.classes_of("mine")
+
+
+def test_streets_have_labels_and_references_from_other_films(streets):
+    cases = judged.street_cases(48, limit=2)
+    assert [case.name for case in cases] == ["Seq05VD_0", "Seq05VD_2"]
+    for case in cases:
+        assert case.references["self"] == case.truth
+        assert {case.references[kind].name.split("_")[0] for kind in ("nearest", "unrelated")} == {"0001TP"}
+        assert case.truth.labels.unique().tolist() == [-1, 0] and case.truth.labels.shape == case.truth.rgb.shape[2:]
+    assert len(judged.street_cases(48, limit=None)) == 4
+    with pytest.raises(DataError, match="references come from other films"):
+        judged.street_cases(48, sequences=("Seq05VD", "0001TP"))
+
+
+def test_rows_tell_method_and_kind(bundled):
+    def lent(rgb, reference):
+        ab = reference.mean((2, 3), keepdim=True).expand_as(rgb)
+        return chroma.best_of_both(ab, rgb)
+
+    rows = judged.judge({"same": lambda rgb: rgb}, {"lent": lent}, bundled, wanted=["psnr"])
+    assert len(rows) == len(bundled) * (3 + 3) and set(rows[0]) == {"set", "case", "method", "kind", "psnr"}
+    told = [(row["method"], row["kind"]) for row in rows[:6]]
+    assert told == [("gray", "none"), ("same", "none"), ("truth", "none"), *[("lent", kind) for kind in judged.KINDS]]
+    means = {(row["method"], row["kind"]): row["psnr"] for row in judged.summary(rows)}
+    assert means["same", "none"] == means["truth", "none"] == math.inf
+    assert means["lent", "self"] > means["lent", "unrelated"]
+    assert judged.summary(rows, "photos") == judged.summary(rows)
+    assert {row["kind"] for row in judged.judge({}, {"lent": lent}, bundled, kinds=["self"])} == {"none", "self"}
+
+
+def test_guided_methods_are_given_both_maps(streets):
+    seen = []
+
+    def guided(rgb, reference, labels):
+        seen.append([tuple(one.shape) for one in labels])
+        return rgb
+
+    rows = judged.judge({}, {}, judged.street_cases(48, limit=1), guided={"guided": guided}, kinds=["nearest"])
+    assert seen == [[(36, 48), (36, 48)]] and rows[-1]["method"] == "guided"
+
+
+def test_gain_compares_the_same_pictures():
+    def row(case, method, psnr):
+        return {"set": "mine", "case": case, "method": method, "kind": "none", "psnr": psnr}
+
+    rows = [row("a", "x", 20), row("b", "x", 24), row("a", "y", 19), row("b", "y", 25), row("c", "y", 90)]
+    rows += [row("c", "x", 93)]
+    found = judged.gain(rows, ("x", "none"), ("y", "none"))
+    assert found == {"mean": 1, "error": pytest.approx(2 / 3**0.5), "wins": pytest.approx(2 / 3), "count": 3}
+    assert math.isnan(judged.gain(rows[:1] + rows[2:3], ("x", "none"), ("y", "none"))["error"])
+    with pytest.raises(ValueError, match="no picture in common"):
+        judged.gain(rows, ("x", "none"), ("z", "none"))
+
+
+def test_bad_input_is_named(bundled, folder):
+    same = {"same": lambda rgb, reference: rgb}
+    with pytest.raises(ValueError, match="'gray' comes twice, or is a baseline"):
+        judged.judge({}, {"gray": lambda rgb, reference: rgb}, bundled)
+    with pytest.raises(ValueError, match="'same' comes twice"):
+        judged.judge({"same": lambda rgb: rgb}, same, bundled)
+    with pytest.raises(ValueError, match="kinds: expected some of nearest, unrelated, self, got 'best'"):
+        judged.judge({}, same, bundled, kinds=["best"])
+    with pytest.raises(ValueError, match="shrinks and truth: shapes differ"):
+        judged.judge({}, {"shrinks": lambda rgb, reference: rgb[..., ::2]}, bundled)
+    with pytest.raises(ValueError, match="astronaut or its reference has no labels"):
+        judged.judge({}, {}, bundled, guided={"guided": lambda rgb, reference, labels: rgb})
+    with pytest.raises(ValueError, match="part: expected one of"):
+        judged.cases(["mine"], part="dev")
+    with pytest.raises(ValueError, match="no rows of a set 'moon'"):
+        judged.summary(judged.judge({}, same, bundled[:1]), "moon")
+    for path in list((folder / "images").glob("*.png"))[1:]:
+        path.unlink()
+    with pytest.raises(DataError, match="mine: a reference is another picture, and there are 1"):
+        judged.cases(["mine"], part="all")
+
+
+def test_copies_of_a_picture_lend_it_nothing(folder):
+    kept = sorted((folder / "images").glob("*.png"))
+    for path in kept[1:]:
+        path.unlink()
+    (folder / "images" / "copy.png").write_bytes(kept[0].read_bytes())
+    with pytest.raises(DataError, match="another picture"):
+        judged.cases(["mine"], part="all")
+
+
+def test_the_same_cases_every_time(folder):
+    first, again = judged.cases(["mine"], limit=4), judged.cases(["mine"], limit=4)
+    for one, two in zip(first, again, strict=True):
+        assert [p.name for p in one.references.values()] == [p.name for p in two.references.values()]
+        assert torch.equal(one.truth.rgb, two.truth.rgb)
+
+
+def test_gray_first_transfers_to_a_gray_picture(bundled):
+    from ctlib.exemplars.chain import Exemplar
+    from ctlib.models.refinement import Refinement
+    from ctlib.models.stylization import Stylization
+
+    torch.manual_seed(0)
+    chain = Exemplar(Stylization("compact"), Refinement(0.125, init="he")).eval()
+    rgb, reference = bundled[0].truth.rgb, bundled[0].references["nearest"].rgb
+    whole = chain.steps(rgb, reference, side=64, sites=["encoder"])
+    gray = judged.GrayFirst(chain.transfer, chain.refine).eval()
+    made = gray.steps(rgb, reference, side=64, sites=["encoder"])
+    assert torch.allclose(made["precolored"], judged.plain.gray(rgb), atol=1e-4)
+    assert not torch.allclose(made["coarse"], whole["coarse"], atol=1e-3)
+    nothing = gray.steps(rgb, reference, side=64, samples=0)["refined"]  # the last link is as it was
+    assert torch.allclose(nothing, whole["precolored"], atol=1e-5)
