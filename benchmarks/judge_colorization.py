@@ -42,13 +42,20 @@ def main() -> None:
     rows = evaluate_colorization.judge(shipped() | study, cases, also=perceptual())
     rows = [row | {"method": STUDY if row["method"] in study else row["method"]} for row in rows]
     network = Zhang2017.from_pretrained(colorizers.get("zhang2017").weights)
-    told = evaluate_colorization.by_hints(network, cases, COUNTS, seeds=chosen.seeds)
+    told = [
+        row | {"spread": spread}
+        for spread in (False, True)
+        for row in evaluate_colorization.by_hints(network, cases, COUNTS, seeds=chosen.seeds, spread=spread)
+    ]
     print(run.write(rows, hints=told, data={f"{case.set}/{case.name}": case.sha256 for case in cases}))
     for row in evaluate_colorization.summary(rows):
         print(f"{row['method']:14}", *(f"{key} {value:7.3f}" for key, value in row.items() if key != "method"))
     for count in COUNTS:
-        found = [row["psnr"] for row in told if row["count"] == count]
-        print(f"{count:4} hints: {sum(found) / len(found):.2f} dB")
+        alone, found = (
+            [row["psnr"] for row in told if row["count"] == count and row["spread"] == spread]
+            for spread in (False, True)
+        )
+        print(f"{count:4} hints: {sum(alone) / len(alone):.2f} dB alone, {sum(found) / len(found):.2f} dB spread")
 
 
 def studied(run: results.Run, steps: int) -> dict:

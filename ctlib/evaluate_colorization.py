@@ -117,7 +117,9 @@ def judge(
     return rows
 
 
-def by_hints(network: Zhang2017, given: Iterable[Case], counts: Sequence[int], *, seeds: int = 1) -> list[dict]:
+def by_hints(
+    network: Zhang2017, given: Iterable[Case], counts: Sequence[int], *, seeds: int = 1, spread: bool = True
+) -> list[dict]:
     """PSNR by the number of hints, as the authors of Zhang 2017 measure it: patches of 6 x 6 pixels of the truth.
 
     Args:
@@ -125,6 +127,7 @@ def by_hints(network: Zhang2017, given: Iterable[Case], counts: Sequence[int], *
         given: see `cases`; they are brought to about 256 x 256 pixels.
         counts: numbers of hints.
         seeds: draws of their places, the same for every network.
+        spread: whether `ctlib.hints.spread` follows the network.
 
     Returns:
         One row for each picture, count and draw: `set`, `case`, `count`, `seed`, `psnr`.
@@ -135,7 +138,9 @@ def by_hints(network: Zhang2017, given: Iterable[Case], counts: Sequence[int], *
         lab = color.rgb_to_lab(truth)
         for count, seed in draws:
             with torch.no_grad():
-                ab = network.ab(lab[:, :1], hints.fixed(lab[:, 1:], count, [seed]))
+                known = hints.fixed(lab[:, 1:], count, [seed])
+                ab = network.ab(lab[:, :1], known)
+                ab = hints.spread(lab[:, :1], ab, known) if spread else ab
             result = images.to_tensor(images.to_uint8(chroma.join(lab[:, :1], ab)))
             numbers = {"count": count, "seed": seed, "psnr": metrics.psnr(result, truth).item()}
             rows.append({"set": case.set, "case": case.name, **numbers})
