@@ -117,9 +117,7 @@ def judge(
     return rows
 
 
-def by_hints(
-    network: Zhang2017, given: Iterable[Case], counts: Sequence[int], *, seeds: int = 1, spread: bool = True
-) -> list[dict]:
+def by_hints(network: Zhang2017, given: Iterable[Case], counts: Sequence[int], *, seeds: int = 1) -> list[dict]:
     """PSNR by the number of hints, as the authors of Zhang 2017 measure it: patches of 6 x 6 pixels of the truth.
 
     Args:
@@ -127,10 +125,11 @@ def by_hints(
         given: see `cases`; they are brought to about 256 x 256 pixels.
         counts: numbers of hints.
         seeds: draws of their places, the same for every network.
-        spread: whether `ctlib.hints.spread` follows the network.
 
     Returns:
-        One row for each picture, count and draw: `set`, `case`, `count`, `seed`, `psnr`.
+        One row for each picture, count and draw: `set`, `case`, `count`, `seed`; `psnr`, with `ctlib.hints.spread` as
+        `Zhang2017.colorize` has it; `psnr_alone`, of the network alone; `psnr_spread`, of hints spread over gray
+        without any network.
     """
     rows, draws = [], [(count, seed) for count in counts for seed in range(seeds if count else 1)]
     for case in given:
@@ -140,10 +139,16 @@ def by_hints(
             with torch.no_grad():
                 known = hints.fixed(lab[:, 1:], count, [seed])
                 ab = network.ab(lab[:, :1], known)
-                ab = hints.spread(lab[:, :1], ab, known) if spread else ab
-            result = images.to_tensor(images.to_uint8(chroma.join(lab[:, :1], ab)))
-            numbers = {"count": count, "seed": seed, "psnr": metrics.psnr(result, truth).item()}
-            rows.append({"set": case.set, "case": case.name, **numbers})
+                made = {
+                    "psnr": hints.spread(lab[:, :1], ab, known),
+                    "psnr_alone": ab,
+                    "psnr_spread": hints.spread(lab[:, :1], 0 * ab, known),
+                }
+            row = {"set": case.set, "case": case.name, "count": count, "seed": seed}
+            for column, ab in made.items():
+                result = images.to_tensor(images.to_uint8(chroma.join(lab[:, :1], ab)))
+                row[column] = metrics.psnr(result, truth).item()
+            rows.append(row)
     return rows
 
 

@@ -111,14 +111,14 @@ def color_scores(record: dict, method: str) -> str:
         cells = (f"{mean(name, key):.{digits}f}" for key, (_, digits) in columns.items())
         lines.append(f"| Held back, {len(record['data'])} photographs, {who} | {' | '.join(cells)} |")
     lines += ["", f"The photographs themselves have a colorfulness of {mean('truth', 'colorfulness'):.1f}."]
-    for spread in (False, True) if method == "zhang2017" else ():
+    ways = {"psnr_alone": "the network alone", "psnr_spread": "hints spread without any network",
+            "psnr": "both, as `colorize` does it"}  # fmt: skip
+    for column, way in ways.items() if method == "zhang2017" else ():
         told = {}
         for row in record["hints"]:
-            if row["spread"] == spread:
-                told.setdefault(row["count"], []).append(row["psnr"])
+            told.setdefault(row["count"], []).append(row[column])
         curve = ", ".join(f"{sum(found) / len(found):.2f} with {count}" for count, found in sorted(told.items()))
-        what = "with `ctlib.hints.spread`, as `colorize` does it" if spread else "the network alone"
-        lines += ["", f"PSNR in dB by the number of hints of 6 x 6 pixels, {what}: {curve}."]
+        lines += ["", f"PSNR in dB by the number of hints of 6 x 6 pixels, {way}: {curve}."]
     where = f"Measured at {record['parameters']['long_side']} px by `benchmarks/judge_colorization.py`"
     return "\n".join([*lines, "", f"{where}, commit {record['commit']}."])
 
