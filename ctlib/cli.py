@@ -3,6 +3,7 @@
 import functools
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -38,22 +39,35 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="file to write")]
 
 
 def _one_line_errors(command):
-    """Show what went wrong in one line, with exit code 1; a traceback helps no photographer."""
+    """Show what went wrong in one line, with exit code 1; a traceback helps no photographer. Warnings likewise."""
 
     @functools.wraps(command)
     def wrapped(*args, **kwargs):
         try:
-            return command(*args, **kwargs)
+            with warnings.catch_warnings():
+                warnings.showwarning = _warn
+                return command(*args, **kwargs)
         except typer.Exit:  # a RuntimeError, but a plain answer
             raise
         except KeyboardInterrupt:
             print("ctlib: stopped by hand", file=sys.stderr)
             raise typer.Exit(130) from None
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
-            print(f"ctlib: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+            said = " ".join(str(error).split()) or type(error).__name__
+            if "allocate memory" in said:  # torch's, which names a line of its own and no remedy
+                said = "there is not enough memory; take a smaller picture, side or batch"
+            print(f"ctlib: {said}", file=sys.stderr)
             raise typer.Exit(1) from None
 
     return wrapped
+
+
+def _warn(message, category, filename, lineno, file=None, line=None) -> None:
+    """Ours in one line without the line of code; what other packages tell programmers stays as it is."""
+    if issubclass(category, UserWarning) and Path(filename).is_relative_to(Path(__file__).parent):
+        print(f"ctlib: {message}", file=sys.stderr)
+    else:
+        print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=file or sys.stderr)
 
 
 def _palette_lab(text: str | None):
@@ -97,6 +111,7 @@ def colorize(
     hint: Annotated[list[str] | None, typer.Option(help='of zhang2017: "x,y,#rrggbb" in pixels, repeatable')] = None,
     reference: Reference = None,
     samples: Annotated[str | None, typer.Option(help="of exemplar: patches of color it keeps, 0 to all")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="of exemplar: any reference, also an unlike one")] = False,
 ) -> None:
     """Color gray photographs at their full size. Exit code 1 if a file of a folder had to be skipped.
 
@@ -106,6 +121,8 @@ def colorize(
     options = {name: value for name, value in knobs.items() if value is not None}
     if hint:
         options["hints"] = [_hint(text) for text in hint]
+    if follow:
+        options["trust"] = None
     if samples is not None:
         options["samples"] = int(samples) if samples.isdecimal() else samples  # "all"; the chain says what is wrong
     report = colorizers.colorize_files(method, source, output, side=side, progress=print, **options)

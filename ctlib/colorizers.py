@@ -68,7 +68,7 @@ COLORIZERS: dict[str, Colorizer] = {
         "exemplar, by two networks",
         "ctlib.exemplars.chain.Exemplar",
         "refinement-quarter",
-        ("reference", "samples", "labels", "seed"),
+        ("reference", "samples", "trust", "labels", "seed"),
         "xu2020stylization",
         transfer="stylization-compact",
     ),
@@ -161,8 +161,8 @@ def colorize(name: str, rgb: Tensor, *, side: int | None = None, **options) -> T
         options: of the colorizer: `temperature` of its annealed mean; `saturation` of its result; `hints`, either
             `ctlib.hints.Hints`, or for a single picture points `(x, y, color)`, see `ctlib.hints.from_points`, each of
             which becomes a square of 5 x 5 pixels of what the network sees; `reference`, `(B or 1, 3, H', W')` sRGB in
-            [0, 1], at least 32 pixels a side and in color, with `samples`, `labels` and `seed` of
-            `ctlib.exemplars.chain.Exemplar.colorize`.
+            [0, 1], at least 32 pixels a side and in color, with `samples`, `trust`, `labels` and `seed`
+            of `ctlib.exemplars.chain.Exemplar.colorize`.
 
     Returns:
         `(B, 3, H, W)` sRGB in [0, 1].
@@ -214,7 +214,7 @@ def colorize_files(
         name: key of `COLORIZERS`.
         source: a file, or a folder.
         output: a file for a file; for a folder a folder, which is made and gets the same names.
-        side, options: of `colorize`.
+        side, options: of `colorize`. A folder takes no points as hints: they belong to one picture.
         suffix: of the files in a folder of results.
         progress: called with each file that was written.
         reference: of `colorize`, one for all: a file or a tensor.
@@ -231,6 +231,8 @@ def colorize_files(
         raise ValueError(f"{output}: is a file; a folder of pictures needs a folder for its results")
     if output.resolve() == source.resolve():
         raise ValueError(f"{output}: the results would take the place of the pictures; name another")
+    if whole and options.get("hints"):
+        raise ValueError(f"hints: points belong to one picture, and {source} is a folder; color them one by one")
     # before minutes of work, not after
     images.format_of(f"a{suffix}" if whole else output)
     pairs = list(_targets(source, output, suffix)) if whole else [(source, output)]

@@ -94,6 +94,8 @@ def test_bad_input_ends_before_anything_is_written(folder, tmp_path):
     ):
         with pytest.raises((ValueError, OSError), match=said):
             colorizers.colorize_files("gray", source, output)
+    with pytest.raises(ValueError, match=r"hints: points belong to one picture, and .*scans is a folder"):
+        colorizers.colorize_files("sepia", folder, out, hints=[(0, 0, "#804020")])
     with pytest.raises(ValueError, match="unknown colorizer 'x'; known: gray"):
         colorizers.colorize_files("x", folder / "gray.png", tmp_path / "a.png")
     (tmp_path / "empty").mkdir()
@@ -123,16 +125,17 @@ AFTER = [name for name, one in colorizers.COLORIZERS.items() if "reference" in o
 @pytest.mark.parametrize("name", AFTER)
 def test_a_reference_gives_its_colors_and_none_is_one_clear_line(name):
     rgb, reference = photos.tensor("coffee", 96), photos.tensor("china", 80)
-    found = colorizers.colorize(name, rgb, reference=reference)
+    loose = {"trust": None} if name == "exemplar" else {}
+    found = colorizers.colorize(name, rgb, reference=reference, **loose)
     gray = chroma.join(chroma.lightness(rgb), 0 * rgb[:, :2])
-    torch.testing.assert_close(colorizers.colorize(name, gray, reference=reference), found, rtol=0, atol=0.05)
+    torch.testing.assert_close(colorizers.colorize(name, gray, reference=reference, **loose), found, rtol=0, atol=0.05)
     lightness = [color.rgb_to_lab(one.double())[:, 0] for one in (found, rgb)]
     assert found.shape == rgb.shape
     # what Zhang 2017 paints beyond sRGB is clipped before Reinhard comes
     assert (lightness[0] - lightness[1]).abs().max() < (1 if name == "reinhard_ab" else 0.05)
-    other = colorizers.colorize(name, rgb, reference=photos.tensor("rocket", 80))
+    other = colorizers.colorize(name, rgb, reference=photos.tensor("rocket", 80), **loose)
     assert (color.rgb_to_lab(other) - color.rgb_to_lab(found))[:, 1:].abs().mean() > 0.5
-    both = colorizers.colorize(name, torch.cat([rgb, rgb]), reference=reference)
+    both = colorizers.colorize(name, torch.cat([rgb, rgb]), reference=reference, **loose)
     torch.testing.assert_close(both[1:], found, rtol=0, atol=1e-3)
     for wrong, message in (
         ({}, f"{name} takes its colors from a reference; give reference, a picture in color"),
@@ -164,19 +167,20 @@ def test_reinhard_recolors_what_zhang_2017_made():
 def test_the_chain_takes_samples_and_labels_through_this_door():
     rgb, reference = photos.tensor("coffee", 96), photos.tensor("china", 80)
     net = colorizers._network("ctlib.exemplars.chain.Exemplar", "stylization-compact", "refinement-quarter")
-    few, many = (colorizers.colorize("exemplar", rgb, reference=reference, samples=count) for count in (3, "all"))
-    assert torch.equal(few, net.colorize(rgb, reference, samples=3)) and not torch.equal(few, many)
+    options = {"reference": reference, "trust": None}
+    few, many = (colorizers.colorize("exemplar", rgb, samples=count, **options) for count in (3, "all"))
+    assert torch.equal(few, net.colorize(rgb, reference, samples=3, trust=None)) and not torch.equal(few, many)
     halves = [(torch.arange(one.shape[3]) > one.shape[3] // 2).long().expand(one.shape[2:]) for one in (rgb, reference)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = colorizers.colorize("exemplar", rgb, reference=reference, labels=tuple(halves))
-    plain = colorizers.colorize("exemplar", rgb, reference=reference)
+        found = colorizers.colorize("exemplar", rgb, **options, labels=tuple(halves))
+    plain = colorizers.colorize("exemplar", rgb, **options)
     assert (found - plain).abs().max() > 0.005
     with pytest.warns(UserWarning, match="share none .*, so the whole pictures are used"):
-        apart = colorizers.colorize("exemplar", rgb, reference=reference, labels=(halves[0], halves[1] + 7))
+        apart = colorizers.colorize("exemplar", rgb, **options, labels=(halves[0], halves[1] + 7))
     assert torch.equal(apart, plain)
     with pytest.warns(UserWarning, match="reference's map of .* is scaled to"):
-        colorizers.colorize("exemplar", rgb, reference=reference, labels=(halves[0], halves[0]))
+        colorizers.colorize("exemplar", rgb, **options, labels=(halves[0], halves[0]))
     for wrong, message in (
         ({"samples": -1}, "samples: expected a whole number of at least 0, or 'all', got -1"),
         ({"labels": halves[0]}, "labels: expected two maps, of source and reference, got Tensor"),
@@ -219,15 +223,18 @@ def test_the_command_colors_after_a_reference(folder, tmp_path):
 
     file, out = tmp_path / "ref.jpg", tmp_path / "a.png"
     images.write(file, photos.load("china", 80))
-    done = run(folder / "gray.png", "-o", out, "-m", "exemplar", "--reference", file, "--samples", 100)
+    done = run(folder / "gray.png", "-o", out, "-m", "exemplar", "--reference", file, "--samples", 100, "--follow")
     assert done.exit_code == 0 and done.output.strip() == str(out)
-    every = run(folder / "gray.png", "-o", tmp_path / "all.png", "-m", "exemplar", "-r", file, "--samples", "all")
+    every = run(
+        folder / "gray.png", "-o", tmp_path / "all.png", "-m", "exemplar", "-r", file, "--samples", "all", "--follow"
+    )
     assert every.exit_code == 0 and not np.array_equal(images.read(out), images.read(tmp_path / "all.png"))
     for arguments, said in (
         (("exemplar",), "takes its colors from a reference"),
         (("exemplar", "-r", tmp_path / "none.png"), "none.png"),
         (("exemplar", "-r", file, "--samples", "many"), "samples: expected a whole number of at least 0, or 'all'"),
         (("zhang2017", "-r", file), "zhang2017 has no option 'reference'"),
+        (("welsh", "-r", file, "--follow"), "welsh has no option 'trust'"),
         (("welsh", "-r", file, "--samples", 3), "welsh has no option 'samples'; it takes reference, seed"),
     ):
         wrong = run(folder / "gray.png", "-o", tmp_path / "b.png", "-m", *arguments)
@@ -254,3 +261,21 @@ def test_without_vgg19_a_training_names_the_encoder_that_is_here(tmp_path, monke
     done = CliRunner().invoke(cli.app, ["train", "stylization", str(tmp_path / "run"), *options])
     assert done.exit_code == 1 and done.output.count("\n") == 1
     assert "vgg19" in done.output and "or take encoder compact, which comes with the book" in done.output
+
+
+def test_a_color_that_cannot_be_shown_is_said_in_one_line(folder, tmp_path):
+    words = ["colorize", folder / "gray.png", "-o", tmp_path / "a.png", "-m", "sepia", "--hint", "40,20,#0000ff"]
+    done = CliRunner().invoke(cli.app, [*map(str, words)])
+    (said,) = done.stderr.splitlines()
+    assert done.exit_code == 0 and said.startswith("ctlib: point 1: sRGB cannot show") and "took the nearest" in said
+
+
+def test_too_little_memory_ends_in_one_line_that_says_what_to_do(folder, tmp_path, monkeypatch):
+    def starve(self, rgb, side=256, hints=None):
+        return torch.empty(2**60)
+
+    monkeypatch.setattr(Sepia, "colorize", starve)
+    words = ["colorize", folder / "gray.png", "-o", tmp_path / "a.png", "-m", "sepia"]
+    done = CliRunner().invoke(cli.app, [*map(str, words)])
+    assert done.exit_code == 1 and not (tmp_path / "a.png").exists()
+    assert done.stderr == "ctlib: there is not enough memory; take a smaller picture, side or batch\n"

@@ -95,16 +95,25 @@ def test_more_hints_are_nearer_for_a_network_that_repeats_what_it_is_told(bundle
 
     rows = judged.by_hints(Repeats(), bundled, (0, 5, 400), seeds=2)
     assert len(rows) == len(bundled) * (1 + 2 + 2)
-    mean = {n: np.mean([row["psnr"] for row in rows if row["count"] == n]) for n in (0, 5, 400)}
-    assert mean[0] < mean[5] < mean[400]
+    for way in ("psnr", "psnr_alone", "psnr_spread"):
+        mean = {n: np.mean([row[way] for row in rows if row["count"] == n]) for n in (0, 5, 400)}
+        assert mean[0] < mean[5] < mean[400]
     gray = judged.summary(judged.judge({}, bundled, wanted=["psnr"]))[0]["psnr"]
     assert mean[0] == pytest.approx(gray, abs=0.7)  # at another size
+    assert all(row["psnr"] == row["psnr_alone"] == row["psnr_spread"] for row in rows if not row["count"])
+    assert all(row["psnr"] >= row["psnr_alone"] - 0.5 for row in rows)  # it repeats, so only what is beyond is added
     assert rows == judged.by_hints(Repeats(), bundled, (0, 5, 400), seeds=2)
 
 
 def test_bad_input_is_named(bundled, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="part: expected one of all, train, val, test"):
         judged.cases(part="dev")
+    with pytest.raises(ValueError, match="limit: expected a whole number of at least 1, got 0"):
+        judged.cases(limit=0)
+    with pytest.raises(ValueError, match="counts: name at least one number of hints"):
+        judged.by_hints(None, bundled, [])
+    with pytest.raises(ValueError, match="seeds: expected a whole number of at least 1, got 0"):
+        judged.by_hints(None, bundled, [0, 5], seeds=0)
     monkeypatch.setenv("CTLIB_DATA", str(tmp_path))
     with pytest.raises(DataError, match=r"nowhere: no pictures in .* set CTLIB_DATA"):
         judged.cases(["nowhere"])
