@@ -26,7 +26,7 @@ from ctlib import check, chroma, images, metrics, paths
 from ctlib import evaluate_colorization as plain
 from ctlib.data import camvid, references, splits
 from ctlib.data.registry import DataError
-from ctlib.exemplars.chain import ALL, Exemplar, sample
+from ctlib.exemplars.chain import ALL, TRUST, Exemplar, sample
 from ctlib.models.stylization import scaled
 from ctlib.segment.regions import resized
 
@@ -281,6 +281,7 @@ def by_samples(
     draws: int = 1,
     kinds: Sequence[str] = ("nearest", "self"),
     side: int = 256,
+    trust: tuple[float, float] | None = TRUST,
 ) -> list[dict]:
     """PSNR of the chain by the number of samples, and of its coarse map, which is made once for all of them.
 
@@ -290,6 +291,7 @@ def by_samples(
         counts: numbers of samples, see `Exemplar.forward`.
         draws: of the places of samples, the same for every picture.
         kinds: of references, of those in `KINDS`.
+        trust: of `Exemplar.forward`.
 
     Returns:
         Rows of `set`, `case`, `kind`, `samples` (as text; of the coarse map `"coarse"`), `draw`, `psnr`.
@@ -300,7 +302,7 @@ def by_samples(
         truth, lender = (scaled(one.rgb, side) for one in (case.truth, case.references[kind]))
         lightness = chroma.lightness(truth)
         with torch.no_grad():
-            coarse = chain.coarse(lightness, chain.precolor(lightness), lender)
+            coarse = chain(lightness, lender, samples=0, trust=trust).coarse
             made = {("coarse", 0): coarse}
             made |= {one: chain.refine.ab(lightness, sample(coarse, one[0], [one[1]])) for one in tries}
         for (count, draw), ab in made.items():
