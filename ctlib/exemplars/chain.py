@@ -7,7 +7,8 @@ r"""The chain of exemplar colorization (Xu et al. 2020): pre-colorize, transfer,
 4. The colorization sub-net takes the samples for hints and colors the target once more.
 
 Between 2 and 3 stands something that is not in the paper: a reference that looks unlike the target, when both are gray,
-is followed less, or not at all (`Exemplar.trust`). Without it the chain colors anything after anything.
+is followed less, or not at all (`Exemplar.trust`). Without it the chain colors anything after anything. And the second
+link can be another one, `by="matching"`, which knows where in the reference a color stands.
 
 The target's L\* goes through unaltered; that is what keeps its structure. The authors' code does not wire this chain;
 the order is the paper's, as retold. How many samples it takes is not known, so it is a parameter; the sampler is that
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from ctlib import check, chroma, hints, ops
+from ctlib.exemplars.matching import matched
 from ctlib.hints import Hints
 from ctlib.models.refinement import Refinement
 from ctlib.models.stylization import MULTIPLE, Stylization, scaled
@@ -32,6 +34,7 @@ from ctlib.models.stylization_once import StylizationOnce
 from ctlib.segment.guides import Guide, guide
 
 ALL = "all"
+WAYS = ("adain", "matching")  # to coarse colors: the paper's transfer sub-net, or correspondence of deep features
 SAMPLES = 100
 TRUST = (0.33, 0.45)  # unlikeness up to which a reference is followed, and from which on it is not; of encoder compact
 PARTS = {"transfer": (Stylization, StylizationOnce), "refine": (Refinement,)}  # folders of a saved chain
@@ -67,6 +70,7 @@ class Exemplar(nn.Module):
         samples: int | str = SAMPLES,
         seeds: Sequence[int] = (0,),
         trust: tuple[float, float] | None = None,
+        by: str = "adain",
         **options,
     ) -> Steps:
         r"""The chain at the size of the networks.
@@ -80,14 +84,21 @@ class Exemplar(nn.Module):
             seeds: of their places, one a target or one for all.
             trust: the two bounds of `Exemplar.trust`; None follows every reference, as the paper does. With labels
                 somebody has said what belongs together, and trust is not asked.
-            options: of the transfer: `sites`, `alpha`.
+            by: one of `WAYS`: how colors get from the reference to the target.
+            options: of that: `sites` and `alpha` of the transfer; `temperature` of the matching.
 
         Raises:
             ValueError: wrong input; the message names what and the remedy.
         """
         count_of(samples)
+        if by not in WAYS:
+            raise ValueError(f"by: expected one of {', '.join(WAYS)}, got {by!r}")
         precolored = self.precolor(lightness)
-        coarse = self.coarse(lightness, precolored, reference, labels, **options)
+        if by == "adain":
+            coarse = self.coarse(lightness, precolored, reference, labels, **options)
+        else:
+            found = matched(self.transfer.encoder, lightness, reference, labels, **options)
+            coarse = chroma.resize(found, lightness.shape[2:])
         if trust is not None and labels is None:
             coarse = precolored + self.trust(lightness, reference, trust) * (coarse - precolored)
         given = sample(coarse, samples, seeds)
@@ -148,6 +159,7 @@ class Exemplar(nn.Module):
         side: int = 256,
         seed: int = 0,
         trust: tuple[float, float] | None = TRUST,
+        by: str = "adain",
         **options,
     ) -> Tensor:
         r"""Color pictures of any size after a reference.
@@ -155,7 +167,7 @@ class Exemplar(nn.Module):
         Args:
             rgb: `(B, 3, H, W)` sRGB in [0, 1], of which only L\* counts.
             reference: `(B or 1, 3, H', W')` sRGB in [0, 1], at least 32 pixels a side, in color.
-            samples, trust, options: of `forward`.
+            samples, trust, by, options: of `forward`.
             labels: of one picture and its reference, `(H, W)` and `(H', W')` whole numbers, the same number for what
                 belongs together; see `ctlib.segment.guides.guide`.
             side: the networks see about side x side pixels of each.
@@ -167,7 +179,7 @@ class Exemplar(nn.Module):
         Raises:
             ValueError: wrong input; the message names what and the remedy.
         """
-        options |= {"samples": samples, "labels": labels, "side": side, "seed": seed, "trust": trust}
+        options |= {"samples": samples, "labels": labels, "side": side, "seed": seed, "trust": trust, "by": by}
         return self.steps(rgb, reference, **options)["refined"]
 
     @torch.no_grad()
@@ -181,6 +193,7 @@ class Exemplar(nn.Module):
         side: int = 256,
         seed: int = 0,
         trust: tuple[float, float] | None = TRUST,
+        by: str = "adain",
         **options,
     ) -> dict[str, Tensor]:
         """What each link made of pictures of any size: `precolored`, `coarse`, `refined`, see `colorize`.
@@ -200,6 +213,7 @@ class Exemplar(nn.Module):
             samples=samples,
             seeds=[seed],
             trust=trust,
+            by=by,
             **options,
         )
         shown = made._asdict() | {"hints": made.hints.ab}

@@ -11,6 +11,7 @@ from ctlib.checkpoints import CheckpointError
 from ctlib.data import photos
 from ctlib.exemplars import chain
 from ctlib.exemplars.chain import Exemplar, sample
+from ctlib.exemplars.matching import matched
 from ctlib.models.refinement import Refinement
 from ctlib.models.stylization import Stylization
 from ctlib.models.stylization_once import StylizationOnce
@@ -113,6 +114,19 @@ def test_labels_and_batches(net, pictures):
     batch = torch.cat([rgb, rgb.flip(3)])
     first = net.colorize(batch, reference, samples=5, side=SIDE)[:1]
     torch.testing.assert_close(first, net.colorize(rgb, reference, samples=5, side=SIDE), rtol=0, atol=1e-3)
+
+
+@torch.no_grad()
+def test_coarse_colors_by_matching(net, pictures):
+    lightness, reference = chroma.lightness(pictures[0][..., :64, :96]), pictures[1][..., :48, :96]
+    made = net(lightness, reference, samples=9, by="matching")
+    wanted = chroma.resize(matched(net.transfer.encoder, lightness, reference), (64, 96))
+    torch.testing.assert_close(made.coarse, wanted)
+    assert torch.equal(made.hints.mask, net(lightness, reference, samples=9).hints.mask)
+    soft = net.steps(*pictures, by="matching", temperature=9.0, trust=None, side=SIDE)["coarse"]
+    assert not torch.equal(soft, net.steps(*pictures, by="matching", trust=None, side=SIDE)["coarse"])
+    with pytest.raises(ValueError, match="by: expected one of adain, matching, got 'magic'"):
+        net.colorize(*pictures, by="magic", side=SIDE)
 
 
 @torch.no_grad()
