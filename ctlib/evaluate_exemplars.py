@@ -26,7 +26,6 @@ from ctlib import check, images, metrics, paths
 from ctlib import evaluate_colorization as plain
 from ctlib.data import camvid, references, splits
 from ctlib.data.registry import DataError
-from ctlib.exemplars.chain import Exemplar
 from ctlib.segment.regions import resized
 
 KINDS = ("nearest", "unrelated", "self")
@@ -40,17 +39,6 @@ _KEYS = ("set", "case", "method", "kind")
 Alone = Callable[[Tensor], Tensor]  # sRGB (1, 3, H, W), of which only the lightness counts, to sRGB of that size
 After = Callable[[Tensor, Tensor], Tensor]  # the same and a reference (1, 3, h, w)
 Guided = Callable[[Tensor, Tensor, tuple[Tensor, Tensor]], Tensor]  # the same and labels of both, (H, W) and (h, w)
-
-
-class GrayFirst(Exemplar):
-    """The chain without its first link: the transfer sub-net's encoder, made for color, sees the gray picture.
-
-    The paper's own ablation, as retold, has an encoder trained on gray pictures there.
-    """
-
-    def precolor(self, lightness: Tensor) -> Tensor:
-        """No color: `(B, 2, H, W)`."""
-        return torch.zeros_like(lightness).expand(-1, 2, -1, -1)
 
 
 class Picture(NamedTuple):

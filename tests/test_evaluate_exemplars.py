@@ -192,20 +192,3 @@ def test_the_same_cases_every_time(folder):
     for one, two in zip(first, again, strict=True):
         assert [p.name for p in one.references.values()] == [p.name for p in two.references.values()]
         assert torch.equal(one.truth.rgb, two.truth.rgb)
-
-
-def test_gray_first_transfers_to_a_gray_picture(bundled):
-    from ctlib.exemplars.chain import Exemplar
-    from ctlib.models.refinement import Refinement
-    from ctlib.models.stylization import Stylization
-
-    torch.manual_seed(0)
-    chain = Exemplar(Stylization("compact"), Refinement(0.125, init="he")).eval()
-    rgb, reference = bundled[0].truth.rgb, bundled[0].references["nearest"].rgb
-    whole = chain.steps(rgb, reference, side=64, sites=["encoder"])
-    gray = judged.GrayFirst(chain.transfer, chain.refine).eval()
-    made = gray.steps(rgb, reference, side=64, sites=["encoder"])
-    assert torch.allclose(made["precolored"], judged.plain.gray(rgb), atol=1e-4)
-    assert not torch.allclose(made["coarse"], whole["coarse"], atol=1e-3)
-    nothing = gray.steps(rgb, reference, side=64, samples=0)["refined"]  # the last link is as it was
-    assert torch.allclose(nothing, whole["precolored"], atol=1e-5)
