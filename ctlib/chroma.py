@@ -59,24 +59,25 @@ def shown(lightness: Tensor, ab: Tensor) -> Tensor:
     return ops.lab_to_rgb(lab.movedim(-1, 1).contiguous()).clamp(0, 1)
 
 
-def lender(reference: Tensor, count: int | None = None) -> Tensor:
+def lender(reference: Tensor, count: int | None = None, *, lenient: bool = False) -> Tensor:
     """Return `reference` if it is a batch of sRGB pictures that have colors to lend.
 
     Args:
         reference: `(B, 3, H, W)`.
         count: of the pictures that it is for: one reference for all, or as many as there are.
+        lenient: take it if it is small or gray, too: for a method that recolors, gray is an answer.
 
     Raises:
         ValueError: no sRGB pictures, less than 32 pixels a side, |a| and |b| below 5 at every pixel of one, or another
             number of them.
     """
     check.rgb(reference, "reference")
-    if min(reference.shape[2:]) < LEAST:
+    if not lenient and min(reference.shape[2:]) < LEAST:
         raise ValueError(
             f"reference: expected at least {LEAST} x {LEAST} pixels, got {tuple(reference.shape[2:])}; "
             "so few colors say little, take a larger picture"
         )
-    if (ops.rgb_to_lab(reference)[:, 1:].abs().flatten(1).amax(1) < PALE).any():
+    if not lenient and (ops.rgb_to_lab(reference)[:, 1:].abs().flatten(1).amax(1) < PALE).any():
         raise ValueError("reference: is gray and has no color to lend; choose a picture in color")
     if count is not None and len(reference) not in (1, count):
         raise ValueError(f"reference: expected 1 or {count} pictures, got {len(reference)}")

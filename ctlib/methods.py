@@ -3,6 +3,7 @@
 Taught in: notebooks/00_tour.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctlib import check, images, ops, regionwise
+from ctlib import check, chroma, images, ops, regionwise
 from ctlib.classical import distribution, eight_bit, statistics, swatches
 from ctlib.classical import palette as palettes
 from ctlib.classical.statistics import ColorMap, Weights, in_pieces
@@ -83,6 +84,24 @@ def _analogy(weights: str, source: Tensor, reference: Tensor, labels: Labels | N
 
 
 @cache
+def _stylization(weights: str):
+    from ctlib.models.stylization import Stylization
+
+    return Stylization.from_pretrained(weights)
+
+
+def _stylized(weights: str, source: Tensor, reference: Tensor, labels: Labels | None = None) -> Tensor:
+    """Of any reference: a gray one takes colors away, too, and swatches are drawn as large as the network looks."""
+    from ctlib.models.stylization import recolored
+
+    height, width = check.rgb(reference, "reference").shape[2:]
+    if min(height, width) < chroma.LEAST:
+        times = math.ceil(_STYLIZED / (height * width) ** 0.5)
+        reference = reference.repeat_interleave(times, 2).repeat_interleave(times, 3)
+    return recolored(_stylization(weights), source, reference, labels, _STYLIZED, lenient=True)
+
+
+@cache
 def _palettenet(weights: str):
     from ctlib.models.palettenet import PaletteNet
 
@@ -98,6 +117,7 @@ def _palette_network(title: str, weights: str, colors: int) -> Method:
     return Method(f"PaletteNet ({title})", "palette", run=run, colors=colors, cite="cho2017palettenet")
 
 
+_STYLIZED = 256  # pixels, the side of what the network of exemplar stylization sees
 _stat, _dist = statistics, distribution
 METHODS: dict[str, Method] = {
     "identity": Method("identity", "baseline", _identity),
@@ -166,6 +186,9 @@ METHODS: dict[str, Method] = {
         "learned",
         run=partial(_analogy, "histogram-analogy-distilled-tiny"),
         cite="lee2020deep",
+    ),
+    "stylization": Method(
+        "stylization (AdaIN)", "learned", run=partial(_stylized, "stylization-compact"), cite="xu2020stylization"
     ),
 }
 

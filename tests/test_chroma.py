@@ -54,6 +54,10 @@ def test_who_can_lend_colors(rgb):
     ):
         with pytest.raises(ValueError, match=message):
             chroma.lender(one)
+    assert chroma.lender(pale[..., :1, :1], len(pale), lenient=True).shape == (1, 3, 1, 1)
+    for one, count, message in ((2 * rgb, 1, "expected sRGB"), (pale, 2, "expected 1 or 2 pictures|1 pictures")):
+        with pytest.raises(ValueError, match=message):
+            chroma.lender(one.expand(3, -1, -1, -1), count, lenient=True)
 
 
 def test_no_color_at_all_is_gray(rgb):

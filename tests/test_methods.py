@@ -15,9 +15,10 @@ from skimage import color as peer
 from skimage import data
 from skimage.metrics import structural_similarity
 
-from ctlib import methods, paths
+from ctlib import images, methods, paths
 from ctlib.classical import palette as palettes
 from ctlib.classical.statistics import in_pieces
+from ctlib.color import rgb_to_lab
 from ctlib.data.palettes import palette_of
 from ctlib.distinct import distinct, repaint
 from ctlib.methods import METHODS
@@ -329,6 +330,29 @@ def test_a_network_that_takes_palettes(name):
     assert torch.isfinite(methods.recolor(name, gray, None, wanted)).all()
 
 
+def test_stylization_answers_gray_references_and_swatches():
+    """The network's own door refuses both, since neither has colors to lend to a gray picture."""
+    source = images.to_tensor(data.coffee()[::4, ::4].copy())
+    gray = source.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    warm, cold = (methods.recolor("stylization", source, None, colors) for colors in (["#b06020"] * 2, ["#2060b0"] * 2))
+    paler = methods.recolor("stylization", source, gray)
+    before, after = (rgb_to_lab(one)[:, 1:].norm(dim=1).mean() for one in (source, paler))
+    assert after < 0.7 * before and rgb_to_lab(warm)[:, 2].mean() > rgb_to_lab(cold)[:, 2].mean() + 10
+    for result in (warm, cold, paler):  # a rounding at the edge of what a screen shows is allowed
+        assert (rgb_to_lab(result)[:, 0] - rgb_to_lab(source)[:, 0]).abs().max() < 0.1
+
+
+def test_stylization_looks_for_colors_in_the_region_of_the_same_label():
+    source = images.to_tensor(data.coffee()[::4, ::4].copy())
+    top = torch.zeros(1, 3, 64, 64) + torch.tensor([0.2, 0.4, 0.8]).view(3, 1, 1)
+    reference = torch.cat([top, top.flip(1)], dim=2)
+    halves = [(torch.arange(size[0])[:, None] >= size[0] // 2).long().expand(size) for size in ((100, 150), (128, 64))]
+    one, other = (methods.recolor("stylization", source, reference, labels=(mine, halves[1]))
+                  for mine in (halves[0], 1 - halves[0]))  # fmt: skip
+    blue = [rgb_to_lab(result)[:, 2, :50].mean() - rgb_to_lab(result)[:, 2, 50:].mean() for result in (one, other)]
+    assert blue[0] < blue[1] - 10
+
+
 def test_options_reach_the_method():
     source, reference = tensor(SOURCE), tensor(REFERENCE)
     for name, options in [
@@ -374,6 +398,7 @@ def test_the_ids_are_those_that_results_are_stored_under():
         *["idt_regrain", "sliced_ot", "chang", "chang_demo", "chang_bz"],
         *["palettenet_instance", "palettenet", "palettenet_4", "palettenet_adversarial"],
         *["analogy_tile", "analogy_no_norm", "analogy_film", "analogy", "analogy_distilled"],
+        "stylization",
     ]
     families = {"baseline", "statistics", "distribution", "palette", "learned"}
     assert {method.family for method in METHODS.values()} == families

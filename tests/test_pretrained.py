@@ -12,6 +12,7 @@ from ctlib.models.features import Features
 from ctlib.models.histogram_analogy import HistogramAnalogy
 from ctlib.models.palettenet import PaletteNet
 from ctlib.models.resnet_colorizer import ResnetColorizer
+from ctlib.models.stylization import Stylization
 from ctlib.models.zhang2016 import Zhang2016
 from ctlib.models.zhang2017 import Zhang2017
 
@@ -25,6 +26,7 @@ NETWORKS = {
     "zhang2016": Zhang2016,
     "zhang2017": Zhang2017,
     "unet": ResnetColorizer,
+    "stylization": Stylization,
 }
 #: record of the benchmark that judges, and the option by which `tools/ship.py` knows the network
 JUDGES = {
@@ -34,6 +36,7 @@ JUDGES = {
     "zhang2016": ("judge_colorization", "folded"),
     "zhang2017": ("judge_colorization", "mask_cent"),
     "unet": ("judge_colorization", "skips"),
+    "stylization": ("judge_shipped", "encoder"),
 }
 
 
@@ -41,7 +44,14 @@ def kind(folder):
     return next(name for name in NETWORKS if folder.name.startswith(name))
 
 
-LIMITS = [("histogram-analogy", 25), ("palettenet", 12), ("features", 3), ("zhang", 12), ("unet", 8)]
+LIMITS = [
+    ("histogram-analogy", 25),
+    ("palettenet", 12),
+    ("features", 3),
+    ("zhang", 12),
+    ("unet", 8),
+    ("stylization", 3),
+]
 
 
 @pytest.mark.parametrize(("name", "megabytes"), LIMITS)

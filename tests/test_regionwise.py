@@ -220,7 +220,7 @@ def test_eight_bits_take_labels():
     ],
 )
 def test_maps_that_are_none(labels, message):
-    for name in ("mkl_lab", "analogy"):
+    for name in ("mkl_lab", "analogy", "stylization"):
         with pytest.raises(ValueError, match=message):
             methods.recolor(name, picture(24, 30), picture(24, 30, 1), labels=labels)
 

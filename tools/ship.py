@@ -245,6 +245,24 @@ that Wang et al. 2020 distilled from VGG19 (Collaborative Distillation), with it
         scores=feature_scores,
         unit="pictures",
     ),
+    "encoder": Kind(
+        usage="""\
+from ctlib.models.stylization import Stylization
+
+network = Stylization.from_pretrained("{name}")
+out = network.recolor(source, reference)  # (B, 3, H, W) sRGB in [0, 1], with the lightness of the source""",
+        pairs="to be given back as they are",
+        unseen="FiveK's photographs, Deep Photo Style Transfer's, those that come with the packages, and a fifth of "
+        "each set, by the hash of the file",
+        note="""\
+The encoder is frozen; its weights are those of [features-compact](../features-compact/README.md). No reference and no
+loss of style took part in the training.
+
+""",
+        loss="reconstruction",
+        scores=scores,
+        unit="pictures",
+    ),
 }
 #: what norms know of their inputs, which is no parameter
 COUNTED = ("running_mean", "running_var", "num_batches_tracked")

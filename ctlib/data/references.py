@@ -1,13 +1,13 @@
 r"""Which picture should lend its colors? The closest palette of a pool, as exemplar colorization picks its references.
 
 A picture becomes a `Signature`: a weighted palette and a histogram of a* and b*. Two distances compare signatures, and
-`rank` sorts a pool by one of them. The paper's rule, "images of the same class with the closest palette", is `rank` on
-the pictures of one class.
+`rank` sorts a pool by one of them. The rule of a student who rebuilt exemplar colorization, "images of the same class
+with the closest palette", is `rank` with `classes`.
 
 Taught in: notebooks/04_find_references.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +22,8 @@ from ctlib.metrics.palettes import palette_emd
 
 Kind = Literal["palette_emd", "ab_hellinger"]
 KINDS = ("palette_emd", "ab_hellinger")
+#: by which a reference is chosen, see `picks`; only the last two know nothing of the colors that are looked for
+RULES = ("nearest of the class", "nearest of all", "any of the class", "any of all")
 _STEP, _REACH = 10.0, 110.0  # Zhang et al. 2016: ab grid of step 10 from -110 to 110; 313 of its cells are ever used
 _SAMPLES = 20_000
 
@@ -124,23 +126,67 @@ def distances(signatures: Sequence[Signature], kind: Kind = "palette_emd") -> np
 
 
 def rank(
-    query: Signature, pool: Sequence[Signature], kind: Kind = "palette_emd", exclude_self: bool = True
+    query: Signature,
+    pool: Sequence[Signature],
+    kind: Kind = "palette_emd",
+    exclude_self: bool = True,
+    *,
+    classes: Sequence[Hashable] | None = None,
+    own: Hashable = None,
 ) -> np.ndarray:
-    """The pool from the closest to the farthest.
+    """The pool from the closest to the farthest, all of it or one class.
 
     Args:
         query: of the picture that looks for a reference.
         pool: signatures to choose from, made with the same k and seed.
         kind: as in `distance`.
         exclude_self: leave out the query and its exact copies.
+        classes: what each picture of the pool shows, in a word, say; with it only pictures of the class `own` stay.
+        own: class of the query; no other picture may have it, and then the answer is empty.
 
     Returns:
         indices into `pool`, int64; of equal distances the earlier one comes first.
 
     Raises:
-        ValueError: unknown kind.
+        ValueError: unknown kind, or not as many classes as pictures.
     """
-    chosen = [index for index, other in enumerate(pool) if not (exclude_self and query.same_as(other))]
+    _check_classes(classes, len(pool))
+    chosen = [
+        index
+        for index, other in enumerate(pool)
+        if not (exclude_self and query.same_as(other)) and (classes is None or classes[index] == own)
+    ]
     # rounded, since equal palettes may differ in the solver's last digits
     far = np.round([distance(query, pool[index], kind) for index in chosen], 9)
     return np.asarray(chosen, dtype=np.int64)[np.argsort(far, kind="stable")]
+
+
+def picks(table: np.ndarray, classes: Sequence[Hashable], seed: int = 0) -> dict[str, np.ndarray]:
+    """A reference for each picture of a pool by each of the `RULES`.
+
+    Args:
+        table: of `distances`, `(N, N)`.
+        classes: what each picture shows.
+        seed: of the draws of `any`.
+
+    Returns:
+        rule to `(N,)` int64, indices into the pool; -1 where there is no other picture, or none of the class.
+
+    Raises:
+        ValueError: not as many classes as pictures.
+    """
+    _check_classes(classes, len(table))
+    draws, chosen = np.random.default_rng(seed), {rule: np.full(len(table), -1) for rule in RULES}
+    for index, own in enumerate(classes):
+        others = np.array([other for other in range(len(table)) if other != index], dtype=np.int64)
+        alike = others[[classes[other] == own for other in others]] if len(others) else others
+        for some, place in ((alike, "of the class"), (others, "of all")):
+            if len(some):
+                chosen[f"nearest {place}"][index] = some[np.argmin(np.round(table[index, some], 9))]
+                chosen[f"any {place}"][index] = draws.choice(some)
+    return chosen
+
+
+def _check_classes(classes: Sequence[Hashable] | None, count: int) -> None:
+    if classes is not None and len(classes) != count:
+        raise ValueError(f"classes: expected one for each of {count} pictures, got {len(classes)}")

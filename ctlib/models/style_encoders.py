@@ -10,6 +10,8 @@ each takes sRGB in [0, 1] as the others do.
 - `"distilled"`: VGG19 distilled to a 16th (Wang et al. 2020), made for maxima between the scales, here with averages.
   For development.
 - `"compact"`: `ctlib.models.features`, which comes with the book.
+
+Taught in: notebooks/50_train_transfer_subnet.
 """
 
 from pathlib import Path

@@ -17,6 +17,8 @@ Layers and their names are those of the authors' decoder: of VGG19's, 5,053,507 
 
 Source: Xu, Wang, Fang, Sheng, Zhang, Stylization-Based Architecture for Fast Deep Exemplar Colorization, CVPR 2020, and
 its code; section 3.
+
+Taught in: notebooks/50_train_transfer_subnet.
 """
 
 from collections.abc import Callable, Sequence
@@ -206,10 +208,13 @@ class Stylization(nn.Module, Pretrained):
         return recolored(self, rgb, reference, labels, side, sites=sites, alpha=alpha)
 
 
-def recolored(network: nn.Module, rgb: Tensor, reference: Tensor, labels, side: int, **options) -> Tensor:
-    """`recolor` of a network that takes a picture, a reference and a guide."""
+@torch.no_grad()
+def recolored(
+    network: nn.Module, rgb: Tensor, reference: Tensor, labels, side: int, *, lenient: bool = False, **options
+) -> Tensor:
+    """`recolor` of a network that takes a picture, a reference and a guide; `lenient` as in `ctlib.chroma.lender`."""
     check.rgb(rgb, "rgb")
-    chroma.lender(reference, len(rgb))
+    chroma.lender(reference, len(rgb), lenient=lenient)
     found = None if labels is None else guide(labels, rgb, reference)
     place = next(network.parameters())
     small = [scaled(picture.to(place), side) for picture in (rgb, reference)]

@@ -6,6 +6,8 @@ for the first, the last features of the encoder at its scale. How many units a s
 deepest has one and the others two.
 
 Source: a student's report on Xu et al. 2020, chapters 3 to 6.
+
+Taught in: notebooks/50_train_transfer_subnet.
 """
 
 from collections.abc import Sequence

@@ -7,6 +7,8 @@ objective has no term for style, and what normalization does to features is left
 as retold, has this loss, MS COCO, Adam with 0.0001, halved every 5 epochs; batch, crop and length are not known.
 
 Source: Xu, Wang, Fang, Sheng, Zhang, Stylization-Based Architecture for Fast Deep Exemplar Colorization, CVPR 2020.
+
+Taught in: notebooks/50_train_transfer_subnet.
 """
 
 from collections.abc import Sequence

@@ -10,6 +10,8 @@ layer of content, conv4_2, which goes with these weights in a well-known tutoria
 $L_{rec}$ is the mean squared error to the picture x, not to the reference.
 
 Source: a student's report on Xu et al. 2020, chapters 3 to 6.
+
+Taught in: notebooks/50_train_transfer_subnet.
 """
 
 from collections.abc import Sequence

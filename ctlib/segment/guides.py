@@ -4,6 +4,8 @@ A label is valid if more than 10 pixels of each picture carry it and neither has
 Everything else keeps the content's features: it belongs to no region.
 
 Source: the code of Xu et al. 2020 (and of photo style transfer before it), see `ctlib.ops.adain`.
+
+Taught in: notebooks/50_train_transfer_subnet.
 """
 
 import warnings
@@ -41,7 +43,8 @@ def guide(labels: tuple[Tensor, Tensor], source: Tensor, reference: Tensor) -> G
         ValueError: a batch of several pictures, or maps that are none.
     """
     if not isinstance(labels, tuple | list) or len(labels) != 2:
-        raise ValueError(f"labels: expected two maps, of source and reference, got {type(labels).__name__}")
+        found = len(labels) if isinstance(labels, tuple | list) else type(labels).__name__
+        raise ValueError(f"labels: expected two maps, of source and reference, got {found}")
     maps = []
     for number, (one, picture) in enumerate(zip(labels, (source, reference), strict=True)):
         name = ("source", "reference")[number]

@@ -105,6 +105,29 @@ def test_ties_keep_their_order_and_copies_are_left_out(pool, kind):
     assert len(references.rank(copy, [copy], kind)) == 0
 
 
+@pytest.mark.parametrize("kind", references.KINDS)
+def test_rank_within_a_class_is_rank_without_the_others(pool, kind):
+    classes = ["sea", "garden", "garden", "sea", "wall"]
+    for query, own in zip(pool, classes, strict=True):
+        order = references.rank(query, pool, kind).tolist()
+        within = references.rank(query, pool, kind, classes=classes, own=own)
+        assert within.tolist() == [index for index in order if classes[index] == own] and within.dtype == np.int64
+    assert references.rank(pool[0], pool, kind, classes=classes, own="sea")[0] == 3  # 2 is nearer, and a garden
+    assert len(references.rank(pool[0], pool, kind, classes=classes, own="beach")) == 0
+
+
+def test_picks_follow_their_rules(pool):
+    classes = ["sea", "garden", "garden", "sea", "wall"]
+    table = references.distances(pool)
+    chosen = references.picks(table, classes, seed=1)
+    assert tuple(chosen) == references.RULES
+    assert chosen["nearest of all"].tolist() == [references.rank(one, pool)[0] for one in pool]
+    assert chosen["nearest of the class"].tolist() == chosen["any of the class"].tolist() == [3, 2, 1, 0, -1]
+    drawn = np.stack([references.picks(table, classes, seed)["any of all"] for seed in range(40)])
+    assert all(set(column) == set(range(5)) - {index} for index, column in enumerate(drawn.T))
+    assert all(picks.tolist() == [-1] for picks in references.picks(np.zeros((1, 1)), ["sea"]).values())
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -115,6 +138,11 @@ def test_ties_keep_their_order_and_copies_are_left_out(pool, kind):
         (lambda: references.signature(torch.rand(1, 3, 4, 4) * 255), "divide by 255"),
         (lambda: references.signature(torch.full((1, 3, 4, 4), torch.nan)), "NaN"),
         (lambda: references.distance(references.signature(flat(SEA)), references.signature(flat(SAND)), "l2"), "kind"),
+        (
+            lambda: references.rank(references.signature(flat(SEA)), [references.signature(flat(SAND))], classes=[]),
+            "classes: expected one for each of 1 pictures, got 0",
+        ),
+        (lambda: references.picks(np.zeros((2, 2)), ["sea"]), "classes: expected one for each of 2 pictures, got 1"),
     ],
 )
 def test_bad_input_is_one_clear_error(call, message):
