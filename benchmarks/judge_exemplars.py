@@ -19,7 +19,7 @@ from ctlib import colorizers, evaluate_exemplars, results
 from ctlib.exemplars.chain import ALL, SAMPLES, Exemplar
 from ctlib.exemplars.moments import reinhard_ab
 from ctlib.exemplars.superpixels import superpixel_transfer
-from ctlib.exemplars.variants import BOTH, COARSE, FULL, Steps, by_link, variants
+from ctlib.exemplars.variants import BOTH, COARSE, FULL, Steps, by_link, by_samples, variants
 from ctlib.exemplars.welsh import welsh
 from ctlib.models.stylization_once import StylizationOnce
 
@@ -48,7 +48,7 @@ def main() -> None:
     alone = {AUTOMATIC: partial(automatic, steps)}
     for number, case in enumerate(cases, 1):
         rows += evaluate_exemplars.judge(alone | others(), after(chains), [case], also=also)
-        counted = evaluate_exemplars.judge({}, by_samples(steps), [case], kinds=SAMPLED, also=also)
+        counted = evaluate_exemplars.judge({}, by_samples(chain, COUNTS), [case], kinds=SAMPLED, also=also)
         rows += [row for row in counted if row["kind"] in SAMPLED]
         print(f"{number} of {len(cases)}: {case.set}, {case.name}", flush=True)
     plain = by_link({"": steps})
@@ -81,15 +81,6 @@ def after(chains: dict[str, Steps]) -> dict:
         "reinhard ab of automatic": lambda rgb, reference: reinhard_ab(automatic(chains[BOTH], rgb), reference),
     }
     return by_link({"": chains[BOTH]}) | by_link(chains) | beside
-
-
-def by_samples(steps: Steps) -> dict:
-    """The chain with more samples and fewer; without any it is automatic."""
-    options = {count: {} if count == SAMPLES else {"samples": count} for count in COUNTS}
-    return {
-        f"{FULL}, {count} samples": lambda rgb, reference, one=one: steps(rgb, reference, **one)["refined"]
-        for count, one in options.items()
-    }
 
 
 def tell(rows: list[dict], sets: list[str]) -> None:

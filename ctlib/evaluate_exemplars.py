@@ -296,8 +296,9 @@ def gain(rows: Sequence[dict], one: tuple[str, str], other: tuple[str, str], col
         column: what is compared.
 
     Returns:
-        `mean` of the differences, `error` of that mean (their deviation divided by the root of their number), `wins`,
-        the share of pictures on which `one` has the larger number, `count`.
+        `mean` of the differences, `error` of that mean (their deviation divided by the root of their number), `clear`,
+        whether the mean is more than two of these from 0, `wins`, the share of pictures on which `one` has the larger
+        number, `count`.
 
     Raises:
         ValueError: the two have no picture in common.
@@ -310,5 +311,6 @@ def gain(rows: Sequence[dict], one: tuple[str, str], other: tuple[str, str], col
     if not common:
         raise ValueError(f"gain: {one} and {other} have no picture in common")
     apart = np.array([found[0][case] - found[1][case] for case in common])
-    error = apart.std(ddof=1) / len(apart) ** 0.5 if len(apart) > 1 else float("nan")
-    return {"mean": apart.mean().item(), "error": float(error), "wins": (apart > 0).mean().item(), "count": len(apart)}
+    mean, error = apart.mean().item(), float(apart.std(ddof=1) / len(apart) ** 0.5) if len(apart) > 1 else float("nan")
+    clear = abs(mean) > 2 * error
+    return {"mean": mean, "error": error, "clear": clear, "wins": (apart > 0).mean().item(), "count": len(apart)}

@@ -150,7 +150,9 @@ def test_gain_compares_the_same_pictures():
     rows = [row("a", "x", 20), row("b", "x", 24), row("a", "y", 19), row("b", "y", 25), row("c", "y", 90)]
     rows += [row("c", "x", 93)]
     found = judged.gain(rows, ("x", "none"), ("y", "none"))
-    assert found == {"mean": 1, "error": pytest.approx(2 / 3**0.5), "wins": pytest.approx(2 / 3), "count": 3}
+    error, wins = pytest.approx(2 / 3**0.5), pytest.approx(2 / 3)
+    assert found == {"mean": 1, "error": error, "clear": False, "wins": wins, "count": 3}
+    assert judged.gain([*rows[:2], row("a", "y", 19), row("b", "y", 22.9)], ("x", "none"), ("y", "none"))["clear"]
     assert math.isnan(judged.gain(rows[:1] + rows[2:3], ("x", "none"), ("y", "none"))["error"])
     with pytest.raises(ValueError, match="no picture in common"):
         judged.gain(rows, ("x", "none"), ("z", "none"))

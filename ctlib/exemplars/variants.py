@@ -3,7 +3,7 @@
 Taught in: notebooks/61_ablate_adain.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 
 import torch
@@ -95,6 +95,14 @@ def by_link(chains: Mapping[str, Steps]) -> dict[str, Callable[..., Tensor]]:
         f"{link}, {name}" if name else link: partial(_picture, steps, key)
         for name, steps in chains.items()
         for link, key in LINKS.items()
+    }
+
+
+def by_samples(chain: Exemplar, counts: Sequence[int | str], **options) -> dict[str, Callable[..., Tensor]]:
+    """The full chain with more samples and fewer, `"full chain, N samples"`; with none it is the first link."""
+    return {
+        f"{FULL}, {count} samples": partial(_picture, remembered(chain, samples=count, **options), LINKS[FULL])
+        for count in counts
     }
 
 

@@ -89,6 +89,15 @@ def test_methods_share_what_was_run(chain, pictures):
     assert calls[1:] == [{"side": SIDE, "samples": 7}]
 
 
+def test_samples_from_none_to_all(chain, pictures):
+    methods = variants.by_samples(chain, (0, 20, "all"), side=SIDE)
+    assert list(methods) == [f"full chain, {count} samples" for count in (0, 20, "all")]
+    none, some, every = (method(*pictures) for method in methods.values())
+    made = chain.steps(*pictures, side=SIDE, samples=20)
+    assert torch.equal(none, made["precolored"]) and torch.equal(some, made["refined"])
+    assert not torch.allclose(some, every, atol=1e-3)
+
+
 def test_labels_go_through(chain, pictures):
     labels = tuple(torch.zeros(picture.shape[2:], dtype=torch.long) for picture in pictures)
     for one in labels:
