@@ -3,10 +3,11 @@
     CTLIB_DATA=<folder with camvid/, coco/, scenes256/ and weights/> python benchmarks/judge_exemplars.py
 
 Each photograph is colored after the nearest reference of its class, an unrelated one and itself: by the chain and by
-each of its links, as they are shipped, by AdaIN and by matching; by chains that follow every reference, as the paper's does, with AdaIN at
-different sites and without the first link; with more samples and fewer; and by methods without a network. Road scenes
-are colored with label maps and without. LPIPS is that of SqueezeNet; its column is left out where that cannot be had.
-The result, `judge_exemplars.json`, goes to `_build/lab/results`; a reviewed copy is the record in `book/results`.
+each of its links, as they are shipped, by AdaIN and by matching; by chains that follow every reference, as the paper's
+does, with AdaIN at different sites and without the first link; with more samples and fewer; and by methods without a
+network. Road scenes are colored with label maps and without. LPIPS is that of SqueezeNet; its column is left out where
+that cannot be had. The result, `judge_exemplars.json`, goes to `_build/lab/results`; a reviewed copy is the record in
+`book/results`.
 """
 
 import argparse

@@ -70,7 +70,8 @@ def remembered(chain: Exemplar, **options) -> Steps:
 def variants(chain: Exemplar, student: StylizationOnce | None = None, **options) -> dict[str, Steps]:
     """A chain with AdaIN at each choice of sites, and one whose encoder sees the gray picture.
 
-    They follow every reference, as the paper does, so that nothing but the place differs; see `ctlib.exemplars.chain.trusted`.
+    They follow every reference, as the paper does, so that nothing but the place differs; see `trusted` in
+    `ctlib.exemplars.chain`.
 
     Args:
         chain: trained.
