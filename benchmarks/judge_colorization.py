@@ -24,6 +24,7 @@ PALE = 0.7  # of unet's colors, the best of 0.7 to 1 for PSNR on 50 photographs 
 STUDY = "Lab + L2 on a random encoder"
 SEEN = ("bsds500", "coco", "imagenet_samples", "scenes256")  # by the shipped networks, in their parts to train on
 SIDE = 128  # pixels of the study's training squares, and what its network sees
+WAYS = {"psnr_alone": "network", "psnr_spread": "spread without network", "psnr": "both"}
 COUNTS = (0, 1, 2, 3, 5, 10, 20, 50, 100)  # of the authors' curve, as far as it is steep
 
 
@@ -47,8 +48,9 @@ def main() -> None:
     for row in evaluate_colorization.summary(rows):
         print(f"{row['method']:14}", *(f"{key} {value:7.3f}" for key, value in row.items() if key != "method"))
     for count in COUNTS:
-        found = [row["psnr"] for row in told if row["count"] == count]
-        print(f"{count:4} hints: {sum(found) / len(found):.2f} dB")
+        mine = [row for row in told if row["count"] == count]
+        found = (f"{sum(row[key] for row in mine) / len(mine):.2f} dB {way}" for key, way in WAYS.items())
+        print(f"{count:4} hints:", ", ".join(found))
 
 
 def studied(run: results.Run, steps: int) -> dict:

@@ -6,6 +6,7 @@ Taught in: notebooks/42_user_guided_colorization.
 """
 
 import io
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -71,13 +72,19 @@ class HintCanvas:
         self.keep([*self.points, (int(x), int(y), self.color.value)])
 
     def keep(self, points: list[Point]) -> None:
-        """Color the picture by these hints, unless they cannot be: then the old ones stay, and a line says why."""
+        """Color the picture by these hints, unless they cannot be: then the old ones stay, and a line says why.
+
+        The line also has what the colorizer warns of, e.g. a color that had to give way to one that can be shown.
+        """
         try:
-            self.result = self.colorize(self.rgb, points)
+            with warnings.catch_warnings(record=True) as given:
+                warnings.simplefilter("always", UserWarning)
+                self.result = self.colorize(self.rgb, points)
         except ValueError as error:
             self.said.value = str(error)
             return
-        self.points, self.said.value = points, f"{len(points)} hints"
+        told = [str(one.message) for one in given if issubclass(one.category, UserWarning)]
+        self.points, self.said.value = points, "; ".join([f"{len(points)} hints", *told[-1:]])  # the newest, in a line
         self._draw()
 
     def _draw(self) -> None:

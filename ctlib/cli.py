@@ -3,6 +3,7 @@
 import functools
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -38,22 +39,35 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="file to write")]
 
 
 def _one_line_errors(command):
-    """Show what went wrong in one line, with exit code 1; a traceback helps no photographer."""
+    """Show what went wrong in one line, with exit code 1; a traceback helps no photographer. Warnings likewise."""
 
     @functools.wraps(command)
     def wrapped(*args, **kwargs):
         try:
-            return command(*args, **kwargs)
+            with warnings.catch_warnings():
+                warnings.showwarning = _warn
+                return command(*args, **kwargs)
         except typer.Exit:  # a RuntimeError, but a plain answer
             raise
         except KeyboardInterrupt:
             print("ctlib: stopped by hand", file=sys.stderr)
             raise typer.Exit(130) from None
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
-            print(f"ctlib: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+            said = " ".join(str(error).split()) or type(error).__name__
+            if "allocate memory" in said:  # torch's, which names a line of its own and no remedy
+                said = "there is not enough memory; take a smaller picture, side or batch"
+            print(f"ctlib: {said}", file=sys.stderr)
             raise typer.Exit(1) from None
 
     return wrapped
+
+
+def _warn(message, category, filename, lineno, file=None, line=None) -> None:
+    """Ours in one line without the line of code; what other packages tell programmers stays as it is."""
+    if issubclass(category, UserWarning) and Path(filename).is_relative_to(Path(__file__).parent):
+        print(f"ctlib: {message}", file=sys.stderr)
+    else:
+        print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=file or sys.stderr)
 
 
 def _palette_lab(text: str | None):

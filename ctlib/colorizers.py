@@ -151,7 +151,7 @@ def colorize_files(
         name: key of `COLORIZERS`.
         source: a file, or a folder.
         output: a file for a file; for a folder a folder, which is made and gets the same names.
-        side, options: of `colorize`.
+        side, options: of `colorize`. A folder takes no points as hints: they belong to one picture.
         suffix: of the files in a folder of results.
         progress: called with each file that was written.
 
@@ -167,6 +167,8 @@ def colorize_files(
         raise ValueError(f"{output}: is a file; a folder of pictures needs a folder for its results")
     if output.resolve() == source.resolve():
         raise ValueError(f"{output}: the results would take the place of the pictures; name another")
+    if whole and options.get("hints"):
+        raise ValueError(f"hints: points belong to one picture, and {source} is a folder; color them one by one")
     images.format_of(f"a{suffix}" if whole else output)  # before minutes of work, not after
     for path, target in _targets(source, output, suffix) if whole else [(source, output)]:
         try:

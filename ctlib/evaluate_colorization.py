@@ -127,7 +127,9 @@ def by_hints(network: Zhang2017, given: Iterable[Case], counts: Sequence[int], *
         seeds: draws of their places, the same for every network.
 
     Returns:
-        One row for each picture, count and draw: `set`, `case`, `count`, `seed`, `psnr`.
+        One row for each picture, count and draw: `set`, `case`, `count`, `seed`; `psnr`, with `ctlib.hints.spread` as
+        `Zhang2017.colorize` has it; `psnr_alone`, of the network alone; `psnr_spread`, of hints spread over gray
+        without any network.
     """
     rows, draws = [], [(count, seed) for count in counts for seed in range(seeds if count else 1)]
     for case in given:
@@ -135,10 +137,18 @@ def by_hints(network: Zhang2017, given: Iterable[Case], counts: Sequence[int], *
         lab = color.rgb_to_lab(truth)
         for count, seed in draws:
             with torch.no_grad():
-                ab = network.ab(lab[:, :1], hints.fixed(lab[:, 1:], count, [seed]))
-            result = images.to_tensor(images.to_uint8(chroma.join(lab[:, :1], ab)))
-            numbers = {"count": count, "seed": seed, "psnr": metrics.psnr(result, truth).item()}
-            rows.append({"set": case.set, "case": case.name, **numbers})
+                known = hints.fixed(lab[:, 1:], count, [seed])
+                ab = network.ab(lab[:, :1], known)
+                made = {
+                    "psnr": hints.spread(lab[:, :1], ab, known),
+                    "psnr_alone": ab,
+                    "psnr_spread": hints.spread(lab[:, :1], 0 * ab, known),
+                }
+            row = {"set": case.set, "case": case.name, "count": count, "seed": seed}
+            for column, ab in made.items():
+                result = images.to_tensor(images.to_uint8(chroma.join(lab[:, :1], ab)))
+                row[column] = metrics.psnr(result, truth).item()
+            rows.append(row)
     return rows
 
 

@@ -176,7 +176,7 @@ def _data_url(picture: np.ndarray) -> str:
 def table(rows: Sequence[Mapping], *, index: str = "method", caption: str = "", digits: int = 2):
     """A table of metrics with arrows for their direction and the best of each column in bold.
 
-    Identity and oracle stand in the table but not in the contest: each is unbeatable at something.
+    Identity, oracle and truth stand in the table but not in the contest: each is unbeatable at something.
 
     Args:
         rows: dicts of one shape; numbers, `None` for a blank.
@@ -191,7 +191,7 @@ def table(rows: Sequence[Mapping], *, index: str = "method", caption: str = "", 
 
     frame = pd.DataFrame(list(rows)).set_index(index)
     frame.index.name = None
-    contest = frame.index.difference(["identity", "oracle"])
+    contest = frame.index.difference(["identity", "oracle", "truth"])
     arrows = {"higher": "\u00a0↑", "lower": "\u00a0↓", "neither": ""}  # the arrow stays beside its name
     measured = {column: METRICS[column] for column in frame.columns if column in METRICS}
     for column in measured:

@@ -170,6 +170,56 @@ def resized(hints: Hints, size: tuple[int, int]) -> Hints:
     return Hints(torch.where(share > 0, both[:, :2] / share.clamp(min=1e-12), 0.0), (share > 0).to(ab))
 
 
+def spread(
+    lightness: Tensor, ab: Tensor, hints: Hints, *, reach: float = 0.2, tone: float = 12.0, doubt: float = 1.0
+) -> Tensor:
+    r"""Let hints prevail: what a network missed of them is added around them, where the picture is as light as there.
+
+    $$ab'(p) = ab(p) + \frac{\sum_h w_h(p)\, (ab_h - ab(h))}{d + \sum_h w_h(p)}, \quad
+    w_h(p) = \exp\Big(-\frac{\lVert p - h \rVert^2}{2 \sigma^2} - \frac{(L_p - L_h)^2}{2 \tau^2}\Big)$$
+
+    The sums run over all pixels $h$ of hints. They are taken level by level of lightness, in steps of a third of
+    $\tau$, as on a bilateral grid (Chen, Paris, Durand 2007), so that the number of hints does not matter.
+    Without hints nothing changes. The idea is that of colorization by optimization (Levin et al. 2004), here for what
+    is left of a network's guess.
+
+    Args:
+        lightness: `(B, 1, H, W)` L* in [0, 100].
+        ab: `(B, 2, H, W)` CIELAB units, what the network makes of it.
+        hints: of that size.
+        reach: $\sigma$ as a share of the square root of the picture's area.
+        tone: $\tau$ in units of L*.
+        doubt: $d$, in pixels of a hint: how many speak as loud as the network.
+
+    Returns:
+        `(B, 2, H, W)` CIELAB units, the dtype of `ab`.
+
+    Raises:
+        ValueError: shapes that do not fit, or a parameter that is not above 0.
+    """
+    if ab.shape[1:] != (2, *lightness.shape[2:]) or hints.ab.shape != ab.shape or len(hints.mask) != len(ab):
+        shapes = ", ".join(str(tuple(one.shape)) for one in (lightness, ab, *hints))
+        raise ValueError(f"lightness, ab, hints: expected (B, 1, H, W), (B, 2, H, W) and hints like them, got {shapes}")
+    for name, value in (("reach", reach), ("tone", tone), ("doubt", doubt)):
+        if not value > 0:
+            raise ValueError(f"{name}: expected a number above 0, got {value!r}")
+    if not hints.mask.any():
+        return ab
+    height, width = ab.shape[2:]
+    missed = torch.cat([(hints.ab - ab) * hints.mask, hints.mask], dim=1).float()
+    levels = torch.arange(0, 100 + tone / 3, tone / 3, device=ab.device)
+    near = (1 - (lightness.float() - levels[:, None, None]).abs() * 3 / tone).clamp(min=0)  # of the two about a pixel
+    # to the levels and back is a blur already, of a triangle each way
+    tones = torch.exp(-((levels[:, None] - levels) ** 2) / (2 * (tone**2 - (tone / 3) ** 2 / 3)))
+    down, across = (
+        torch.exp(-((at[:, None] - at) ** 2) / (2 * reach**2 * height * width))
+        for at in (torch.arange(side, device=ab.device, dtype=torch.float32) for side in (height, width))
+    )
+    sums = down @ (missed[:, :, None] * near[:, None]) @ across  # (B, 3, levels, H, W)
+    found = (torch.einsum("bclhw,lm->bcmhw", sums, tones) * near[:, None]).sum(2)
+    return ab + (found[:, :2] / (found[:, 2:] + doubt)).to(ab)
+
+
 def global_hints(
     rgb: Tensor | None = None, *, ab: Tensor | None = None, histogram: bool = True, saturation: bool = True
 ) -> Tensor:

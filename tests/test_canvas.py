@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ctlib import images
+from ctlib import chroma, hints, images
 from ctlib.canvas import HintCanvas
 from ctlib.data import photos
 
@@ -51,6 +51,20 @@ def test_a_hint_that_cannot_be_is_said_and_not_kept(canvas):
     canvas.add(62, 5)
     assert canvas.said.value == "point 1: outside"
     assert canvas.points == [(5, 5, "#3060c0")] and canvas.result is before
+
+
+def test_a_color_that_gives_way_to_another_is_said():
+    def point(rgb, points):
+        hints.from_points(points, rgb.shape[2:], lightness=chroma.lightness(rgb))
+        return rgb
+
+    canvas = HintCanvas(torch.ones(1, 3, 32, 32), point, color="#0000ff")
+    canvas.add(5, 5)
+    assert canvas.said.value.startswith("1 hints; point 1: sRGB cannot show") and len(canvas.points) == 1
+    canvas.color.value = "#ffffff"
+    canvas.keep([])
+    canvas.add(5, 5)
+    assert canvas.said.value == "1 hints"
 
 
 def test_one_picture_only(canvas):

@@ -91,6 +91,8 @@ def test_bad_input_ends_before_anything_is_written(folder, tmp_path):
     ):
         with pytest.raises((ValueError, OSError), match=said):
             colorizers.colorize_files("gray", source, output)
+    with pytest.raises(ValueError, match=r"hints: points belong to one picture, and .*scans is a folder"):
+        colorizers.colorize_files("sepia", folder, out, hints=[(0, 0, "#804020")])
     with pytest.raises(ValueError, match="unknown colorizer 'x'; known: gray"):
         colorizers.colorize_files("x", folder / "gray.png", tmp_path / "a.png")
     (tmp_path / "empty").mkdir()
@@ -111,3 +113,21 @@ def test_the_command_says_by_its_exit_code_that_it_skipped_a_file(folder, tmp_pa
     assert hinted.exit_code == 0 and hinted.output.strip() == str(tmp_path / "a.png")
     wrong = run(folder / "gray.png", "-o", tmp_path / "b.png", "-m", "sepia", "--hint", "red")
     assert wrong.exit_code == 1 and "expected x,y,#rrggbb" in wrong.output and not (tmp_path / "b.png").exists()
+
+
+def test_a_color_that_cannot_be_shown_is_said_in_one_line(folder, tmp_path):
+    words = ["colorize", folder / "gray.png", "-o", tmp_path / "a.png", "-m", "sepia", "--hint", "40,20,#0000ff"]
+    done = CliRunner().invoke(cli.app, [*map(str, words)])
+    (said,) = done.stderr.splitlines()
+    assert done.exit_code == 0 and said.startswith("ctlib: point 1: sRGB cannot show") and "took the nearest" in said
+
+
+def test_too_little_memory_ends_in_one_line_that_says_what_to_do(folder, tmp_path, monkeypatch):
+    def starve(self, rgb, side=256, hints=None):
+        return torch.empty(2**60)
+
+    monkeypatch.setattr(Sepia, "colorize", starve)
+    words = ["colorize", folder / "gray.png", "-o", tmp_path / "a.png", "-m", "sepia"]
+    done = CliRunner().invoke(cli.app, [*map(str, words)])
+    assert done.exit_code == 1 and not (tmp_path / "a.png").exists()
+    assert done.stderr == "ctlib: there is not enough memory; take a smaller picture, side or batch\n"

@@ -95,10 +95,13 @@ def test_more_hints_are_nearer_for_a_network_that_repeats_what_it_is_told(bundle
 
     rows = judged.by_hints(Repeats(), bundled, (0, 5, 400), seeds=2)
     assert len(rows) == len(bundled) * (1 + 2 + 2)
-    mean = {n: np.mean([row["psnr"] for row in rows if row["count"] == n]) for n in (0, 5, 400)}
-    assert mean[0] < mean[5] < mean[400]
+    for way in ("psnr", "psnr_alone", "psnr_spread"):
+        mean = {n: np.mean([row[way] for row in rows if row["count"] == n]) for n in (0, 5, 400)}
+        assert mean[0] < mean[5] < mean[400]
     gray = judged.summary(judged.judge({}, bundled, wanted=["psnr"]))[0]["psnr"]
     assert mean[0] == pytest.approx(gray, abs=0.7)  # at another size
+    assert all(row["psnr"] == row["psnr_alone"] == row["psnr_spread"] for row in rows if not row["count"])
+    assert all(row["psnr"] >= row["psnr_alone"] - 0.5 for row in rows)  # it repeats, so only what is beyond is added
     assert rows == judged.by_hints(Repeats(), bundled, (0, 5, 400), seeds=2)
 
 

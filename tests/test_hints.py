@@ -241,3 +241,54 @@ def test_global_hints_by_hand():
         global_hints()
     with pytest.raises(ValueError, match="ab: expected float"):
         global_hints(ab=torch.zeros(1, 3, 4, 4))
+
+
+def directly(lightness, ab, told, reach, tone, doubt):
+    """`spread` by its formula, every pixel of a hint beside every pixel."""
+    height, width = ab.shape[2:]
+    places = torch.cartesian_prod(torch.arange(height), torch.arange(width)).double()
+    shown = told.mask[0, 0].flatten() > 0
+    level = lightness[0, 0].flatten().double()
+    far = torch.cdist(places, places[shown]) ** 2 / (2 * reach**2 * height * width)
+    far = far + (level[:, None] - level[shown]) ** 2 / (2 * tone**2)
+    weights = torch.exp(-far)
+    missed = (told.ab - ab)[0].flatten(1)[:, shown].double()
+    return ab + (missed @ weights.mT / (doubt + weights.sum(1))).view_as(ab[0])
+
+
+@pytest.mark.parametrize("count", [1, 12])
+def test_spread_is_its_formula(count):
+    draws = torch.Generator().manual_seed(count)
+    smooth = torch.nn.functional.interpolate(100 * torch.rand(1, 1, 4, 5, generator=draws), (60, 72), mode="bilinear")
+    ab, told = colors(1, 60, 72), fixed(colors(1, 60, 72, 1), count, [0])
+    for reach, tone, doubt in ((0.16, 15.0, 1.0), (0.4, 6.0, 5.0)):
+        found = hints.spread(smooth, ab, told, reach=reach, tone=tone, doubt=doubt)
+        wanted = directly(smooth, ab, told, reach, tone, doubt)
+        assert (found - wanted).abs().max() < 0.03 * (wanted - ab).abs().max()
+
+
+def test_a_hint_tints_what_is_as_light_and_near():
+    lightness = torch.full((1, 1, 64, 96), 80.0)
+    lightness[..., :32, :] = 20
+    told = from_points([(20, 50, (40.0, 10.0))], (64, 96))
+    found = hints.spread(lightness, torch.zeros(1, 2, 64, 96), told)
+    assert found[0, :, 50, 20].tolist() == pytest.approx([40, 10], rel=0.05)
+    near, there, far = (found[0, 0, 50, column].item() for column in (10, 45, 90))
+    assert 40 > near > there > 30 and far < 1
+    assert found[0, :, :32].abs().max() < 0.5
+
+
+def test_without_hints_spread_changes_nothing():
+    ab = colors(2)
+    assert torch.equal(hints.spread(torch.rand(2, 1, 40, 48), ab, hints.none_like(ab[:, :1])), ab)
+    one = fixed(colors(2, seed=1), 3, [0, 1])
+    one.mask[1] = 0
+    assert torch.equal(hints.spread(torch.rand(2, 1, 40, 48), ab, one)[1], ab[1])
+
+
+def test_spread_names_what_is_wrong():
+    ab = colors(1)
+    with pytest.raises(ValueError, match=r"lightness, ab, hints: expected .* got \(1, 1, 40, 40\)"):
+        hints.spread(torch.zeros(1, 1, 40, 40), ab, fixed(ab, 1, [0]))
+    with pytest.raises(ValueError, match="tone: expected a number above 0, got 0"):
+        hints.spread(torch.zeros(1, 1, 40, 48), ab, fixed(ab, 1, [0]), tone=0)

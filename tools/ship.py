@@ -111,12 +111,14 @@ def color_scores(record: dict, method: str) -> str:
         cells = (f"{mean(name, key):.{digits}f}" for key, (_, digits) in columns.items())
         lines.append(f"| Held back, {len(record['data'])} photographs, {who} | {' | '.join(cells)} |")
     lines += ["", f"The photographs themselves have a colorfulness of {mean('truth', 'colorfulness'):.1f}."]
-    told = {}
-    for row in record["hints"] if method == "zhang2017" else ():
-        told.setdefault(row["count"], []).append(row["psnr"])
-    if told:
+    ways = {"psnr_alone": "the network alone", "psnr_spread": "hints spread without any network",
+            "psnr": "both, as `colorize` does it"}  # fmt: skip
+    for column, way in ways.items() if method == "zhang2017" else ():
+        told = {}
+        for row in record["hints"]:
+            told.setdefault(row["count"], []).append(row[column])
         curve = ", ".join(f"{sum(found) / len(found):.2f} with {count}" for count, found in sorted(told.items()))
-        lines += ["", f"PSNR in dB by the number of hints of 6 x 6 pixels: {curve}."]
+        lines += ["", f"PSNR in dB by the number of hints of 6 x 6 pixels, {way}: {curve}."]
     where = f"Measured at {record['parameters']['long_side']} px by `benchmarks/judge_colorization.py`"
     return "\n".join([*lines, "", f"{where}, commit {record['commit']}."])
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ctlib import hints, ops
 from ctlib.data.pairs import Photos
 from ctlib.data.registry import DataError
-from ctlib.settings import whole
+from ctlib.settings import number, whole
 
 _AT_ONCE = 16  # pictures
 
@@ -22,17 +22,22 @@ class Exemplars:
     Args:
         photos: to draw from.
         near: 0 takes any other picture for a reference, k one of the k nearest ones.
+        own: share of the pictures that are their own reference, which is where a reference says most.
+        stray: share that gets any other picture whatever `near` says, so that a network sees bad references, too.
 
     Item `(index, seed)`: `{"rgb", "other": uint8 (H, W, 3), "seed": seed}`; which one is a function of the seed.
 
     Raises:
-        ValueError: near is no whole number. DataError: fewer than two photographs.
+        ValueError: near is no whole number, or a share is none. DataError: fewer than two photographs.
     """
 
-    def __init__(self, photos: Photos, near: int = 0):
+    def __init__(self, photos: Photos, near: int = 0, own: float = 0.0, stray: float = 0.0):
         if len(photos) < 2:
             raise DataError(f"exemplars: a reference is another picture, and there are {len(photos)}; add pictures")
         self.photos, self.near = photos, min(whole("near", near, 0), len(photos) - 1)
+        self.own, self.stray = number("own", own, 1), number("stray", stray, 1)
+        if self.own + self.stray > 1:
+            raise ValueError(f"own, stray: shares of all pictures, together at most 1, got {own!r} and {stray!r}")
         self.table = nearest(histograms(photos), self.near) if self.near else None
 
     def __len__(self) -> int:
@@ -41,7 +46,10 @@ class Exemplars:
     def __getitem__(self, place: tuple[int, int]) -> dict:
         index, seed = place
         draws = np.random.default_rng((int(seed), 313))
-        if self.table is None:
+        kind = draws.random() if self.own or self.stray else 1.0
+        if kind < self.own:
+            other = index
+        elif self.table is None or kind < self.own + self.stray:
             other = int(draws.integers(len(self.photos) - 1))
             other += other >= index
         else:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from ctlib import check
 from ctlib.checkpoints import Pretrained
 from ctlib.hints import GLOBAL, Hints, none_like, resized
+from ctlib.hints import spread as spread_hints
 from ctlib.models import official
 from ctlib.models.zhang2016 import MULTIPLE, block, channels, colorized, extended, lightness_of, start
 
@@ -155,13 +156,17 @@ class Zhang2017(nn.Module, Pretrained):
         return self(extended(lightness), hints, mask)[0].float()[..., :height, :width]
 
     @torch.no_grad()
-    def colorize(self, rgb: Tensor, *, hints: Hints | Tensor | None = None, side: int = 256) -> Tensor:
+    def colorize(
+        self, rgb: Tensor, *, hints: Hints | Tensor | None = None, side: int = 256, spread: bool = True
+    ) -> Tensor:
         r"""Color pictures of any size, see `ctlib.chroma.colorize`.
 
         Args:
             rgb: `(B, 3, H, W)` sRGB in [0, 1], of which only the lightness counts.
             hints: local: `Hints` at the size of `rgb`, see `ctlib.hints.from_points`; global: `(B, 316)`.
             side: the network sees about side x side pixels.
+            spread: whether what it misses of local hints is added around them, see `ctlib.hints.spread`. The authors'
+                program has nothing like it.
 
         Returns:
             `(B, 3, H, W)` sRGB in [0, 1] with the lightness of `rgb`.
@@ -179,7 +184,9 @@ class Zhang2017(nn.Module, Pretrained):
         def predict(lightness: Tensor) -> Tensor:
             if hints is None or self.hints == "global":
                 return self.ab(lightness, None if hints is None else hints.to(lightness))
-            return self.ab(lightness, Hints(*(part.to(lightness) for part in resized(hints, lightness.shape[2:]))))
+            small = Hints(*(part.to(lightness) for part in resized(hints, lightness.shape[2:])))
+            ab = self.ab(lightness, small)
+            return spread_hints(lightness, ab, small) if spread else ab
 
         return colorized(self, rgb, side, predict)
 

@@ -12,6 +12,10 @@ Not told: the "mask probability" of 0.99 is read as that of a pixel to be hidden
 none is, and the colorization sub-net alone is trained. Now and then there are no samples at all; how often is not said.
 References are pictures whose colors are near, as the student's are; see `ctlib.data.exemplars`.
 
+Two things that the student does not have, both off by default: a term for the coarse map itself, which is compared with
+the true colors (`coarse`), since a hundredth of its pixels teaches the transfer sub-net little; and shares of pictures
+that are their own reference, or get any other one (`own`, `stray`).
+
 Source: a student's report on Xu et al. 2020, chapters 3 to 6.
 """
 
@@ -46,6 +50,7 @@ class Objective(nn.Module):
         none: share of the pictures of which all is hidden.
         weight, delta, scale: of `ctlib.losses.hinted_huber_loss`.
         sites: of AdaIN, for the paper's transfer sub-net.
+        coarse: weight of the coarse map's error, the mean square of a and b divided by `scale`.
 
     Raises:
         ValueError: an option out of its range.
@@ -63,19 +68,20 @@ class Objective(nn.Module):
         delta: float = 1.0,
         scale: float = 110.0,
         sites: Sequence[str] = PAPER,
+        coarse: float = 0.0,
     ):
         super().__init__()
         self.model, self.side, self.crop = model, square(side), number("crop", crop, 1)
         self.mask_probability = number("mask_probability", mask_probability, 1)
         self.none, self.weight = number("none", none, 1), number("weight", weight)
         self.delta, self.scale = positive("delta", delta), positive("scale", scale)
-        self.sites = sites_of(sites)
+        self.sites, self.coarse = sites_of(sites), number("coarse", coarse)
         self.begun = fingerprint(model)  # a run from other weights is another run
 
     def forward(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and terms, of `{"rgb", "other": uint8 (B, H, W, 3), "seed": (B,)}`.
 
-        Terms: `huber`, the loss; `coarse`, mean squared error of the transfer's a and b, which no loss asks for.
+        Terms: `huber`; `coarse`, mean squared error of the transfer's a and b in CIELAB units.
         """
         with torch.no_grad(), torch.autocast(batch["rgb"].device.type, enabled=False):
             rgb, other = (
@@ -93,7 +99,9 @@ class Objective(nn.Module):
         ab = self.model.refine(lab[:, :1], Hints(coarse * mask, mask))[0]
         huber = {"weight": self.weight, "delta": self.delta, "scale": self.scale}
         loss = hinted_huber_loss(ab, lab[:, 1:], mask, **huber)
-        return loss, {"huber": loss.detach(), "coarse": (coarse.detach() - lab[:, 1:]).square().mean()}
+        missed = (coarse - lab[:, 1:]).square().mean()
+        terms = {"huber": loss.detach(), "coarse": missed.detach()}
+        return (loss + self.coarse * missed / self.scale**2 if self.coarse else loss), terms
 
     def mask(self, seeds: Sequence[int], like: Tensor) -> Tensor:
         """Where samples stand, `(B, 1, H, W)`, each a function of its seed."""
@@ -120,12 +128,15 @@ def run(
     side: int = 256,
     crop: float = 0.0,
     near: int = 8,
+    own: float = 0.0,
+    stray: float = 0.0,
     mask_probability: float = 0.99,
     none: float = 0.1,
     weight: float = 10.0,
     delta: float = 1.0,
     scale: float = 110.0,
     sites: Sequence[str] = PAPER,
+    coarse: float = 0.0,
     **settings,
 ) -> tuple[Exemplar, list[dict]]:
     """One training from its options, all plain values; the defaults are the student's, where they are known.
@@ -136,8 +147,8 @@ def run(
         transfer: weights of the transfer sub-net. once: whether it is the student's.
         refine: weights of the colorization sub-net; or `pretrained`, all of a `Zhang2017`'s.
         sets, part, size: see `ctlib.recipes.histogram_analogy.photographs`.
-        near: how references are drawn, see `ctlib.data.exemplars.Exemplars`.
-        side, crop, mask_probability, none, weight, delta, scale, sites: of `Objective`.
+        near, own, stray: how references are drawn, see `ctlib.data.exemplars.Exemplars`.
+        side, crop, mask_probability, none, weight, delta, scale, sites, coarse: of `Objective`.
         settings: of `ctlib.settings.Settings`; batch 4, a rate of 0.00001 and Adam's usual moments unless given.
 
     Returns:
@@ -157,9 +168,9 @@ def run(
     model = Exemplar(PARTS["transfer"][once].from_pretrained(transfer), refinement.network(refine, pretrained))
     model.transfer.encoder.requires_grad_(False)
     options = {"mask_probability": mask_probability, "none": none, "weight": weight, "delta": delta, "scale": scale}
-    objective = Objective(model.train(), side=side, crop=crop, sites=sites, **options)
-    dataset = Exemplars(histogram_analogy.photographs(sets, size, part), near)
-    objective.near = dataset.near
+    objective = Objective(model.train(), side=side, crop=crop, sites=sites, coarse=coarse, **options)
+    dataset = Exemplars(histogram_analogy.photographs(sets, size, part), near, own, stray)
+    objective.near, objective.own, objective.stray = dataset.near, dataset.own, dataset.stray
     samples = grid(objective, dataset) if settings.sample_every else None
     return model, train.fit(objective, dataset, settings, folder, samples=samples)
 

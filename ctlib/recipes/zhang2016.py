@@ -66,6 +66,8 @@ class Objective(nn.Module):
         self.model, self.side, self.k, self.boost = model, square(side), k, boost
         self.crop, self.weight_decay = number("crop", crop, 1), number("weight_decay", weight_decay)
         weights = torch.ones(colors.BINS) if weights is None else weights.float()
+        if not torch.isfinite(weights).all():  # a Gaussian leaves far bins shares of 1e-300: no float32 holds 1 / that
+            raise ValueError("lam: with 0, colors that hardly occur weigh infinitely; take more, e.g. 0.1")
         self.register_buffer("weights", weights, persistent=False)  # its sum is part of what a run is known by
 
     def forward(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:

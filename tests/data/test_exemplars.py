@@ -54,6 +54,17 @@ def test_the_nearest_by_their_colors():
     assert Exemplars(Tinted(3), near=8).near == 2
 
 
+def test_shares_of_own_and_of_stray_references():
+    dataset = Exemplars(Tinted(), near=3, own=0.25, stray=0.25)
+    drawn = [other(dataset, 5, seed) for seed in range(400)]
+    assert drawn.count(5) == pytest.approx(100, abs=40)
+    assert sum(n not in (4, 5, 6, 7) for n in drawn) == pytest.approx(400 * 0.25 * 8 / 11, abs=35)
+    assert set(drawn) == set(range(12))
+    assert {other(Exemplars(Tinted(), own=1.0), 5, seed) for seed in range(9)} == {5}
+    with pytest.raises(ValueError, match=r"own, stray: shares of all pictures, together at most 1, got 0.7 and 0.4"):
+        Exemplars(Tinted(), own=0.7, stray=0.4)
+
+
 def test_distance_by_hand():
     rows = torch.tensor([[1.0, 0, 0], [0.9, 0.1, 0], [0, 0.5, 0.5], [0.4, 0.6, 0]])
     apart = (rows[:, None].sqrt() - rows[None].sqrt()).square().sum(2) + 9 * torch.eye(4)

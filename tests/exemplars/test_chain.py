@@ -97,7 +97,7 @@ def test_labels_and_batches(net, pictures):
     rgb, reference = pictures
     sizes = [one.shape[2:] for one in pictures]
     ones = [torch.ones(size, dtype=torch.int64) for size in sizes]
-    plain = net.steps(rgb, reference, side=SIDE)["coarse"]
+    plain = net.steps(rgb, reference, trust=None, side=SIDE)["coarse"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         same = net.steps(rgb, reference, labels=tuple(ones), side=SIDE)["coarse"]
@@ -106,7 +106,7 @@ def test_labels_and_batches(net, pictures):
         apart = net.steps(rgb, reference, labels=tuple(halves), side=SIDE)["coarse"]
     assert (apart - plain).abs().max() > 0.01
     with pytest.warns(UserWarning, match="share none"):
-        other = net.steps(rgb, reference, labels=(ones[0], 5 + ones[1]), side=SIDE)["coarse"]
+        other = net.steps(rgb, reference, labels=(ones[0], 5 + ones[1]), trust=None, side=SIDE)["coarse"]
     assert torch.equal(other, plain)
     with pytest.warns(UserWarning, match="reference's map of .* is scaled to"):
         net.colorize(rgb, reference, labels=(ones[0], ones[0]), side=SIDE)
@@ -116,11 +116,35 @@ def test_labels_and_batches(net, pictures):
 
 
 @torch.no_grad()
+def test_trust_by_hand(net, pictures):
+    lightness, reference = chroma.lightness(pictures[0][..., :64, :96]), pictures[1][..., :48, :96]
+
+    def seen(lightness):
+        found = net.transfer.encoder(chroma.join(lightness, 0 * lightness.expand(-1, 2, -1, -1)), ["relu4_1"])
+        return torch.cat([found["relu4_1"].mean((2, 3)), found["relu4_1"].std((2, 3))], dim=1)
+
+    own, other = seen(lightness), seen(chroma.lightness(reference))
+    unlike = ((own - other).norm() / own.norm()).item()
+    assert net.trust(lightness, reference, (unlike - 0.1, unlike + 0.3)).item() == pytest.approx(0.75, abs=1e-3)
+    assert net.trust(lightness, reference, (unlike + 0.1, unlike + 0.2)).item() == 1
+    assert net.trust(lightness, chroma.join(lightness, 0 * lightness.expand(-1, 2, -1, -1))).item() == 1
+    followed, doubted, refused = (
+        net(lightness, reference, samples=9, trust=trust)
+        for trust in (None, (unlike - 0.1, unlike + 0.1), (0.0, unlike / 2))
+    )
+    half = (followed.coarse + followed.precolored) / 2
+    torch.testing.assert_close(doubted.coarse, half, rtol=1e-3, atol=1e-2)
+    assert torch.equal(refused.coarse, refused.precolored)
+    with pytest.raises(ValueError, match=r"trust: expected two rising numbers of at least 0, got \(0.5, 0.5\)"):
+        net.colorize(*pictures, trust=(0.5, 0.5), side=SIDE)
+
+
+@torch.no_grad()
 def test_sites_and_alpha_reach_the_transfer(net, pictures):
     rgb, reference = pictures
-    plain = net.steps(rgb, reference, side=SIDE)["coarse"]
+    plain = net.steps(rgb, reference, trust=None, side=SIDE)["coarse"]
     for options in ({"sites": ("encoder",)}, {"alpha": 0.3}):
-        assert not torch.equal(net.steps(rgb, reference, side=SIDE, **options)["coarse"], plain)
+        assert not torch.equal(net.steps(rgb, reference, trust=None, side=SIDE, **options)["coarse"], plain)
 
 
 def test_the_gradient_of_the_coarse_map_reaches_the_decoder():

@@ -77,7 +77,10 @@ def test_the_joint_loss_by_hand(batch, kind):
     ab = net.refine(lab[:, :1], Hints(coarse * mask, mask))[0]
     expected = hinted_huber_loss(ab, lab[:, 1:], mask, delta=1.0)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
-    assert terms["coarse"].item() == pytest.approx((coarse - lab[:, 1:]).square().mean().item(), rel=1e-4)
+    missed = (coarse - lab[:, 1:]).square().mean().item()
+    assert terms["coarse"].item() == pytest.approx(missed, rel=1e-4)
+    both, _ = joint.Objective(net, side=SIDE, mask_probability=0.9, none=0.0, coarse=2.0).eval()(batch)
+    assert both.item() == pytest.approx(loss.item() + 2 * missed / 110**2, rel=1e-4)
 
 
 def test_masks_hide_what_their_probability_says():

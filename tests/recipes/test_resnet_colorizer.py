@@ -169,6 +169,7 @@ def test_the_grid_shows_gray_result_and_truth(batch):
         ({"augment": "yes"}, "augment: expected true or false"),
         ({"delta": 0}, "delta: expected a number"),
         ({"encoder": "vgg"}, "encoder: expected one of"),
+        ({"weights": "resnet18.pth"}, "encoder: frozen-random has random weights"),
         ({"width": 2}, "width: the decoder of the study"),
         ({"part": "most"}, "part: expected one of"),
     ],

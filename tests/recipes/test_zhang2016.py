@@ -194,6 +194,7 @@ def test_a_run_from_other_weights(tmp_path, caches):
         ({"size": 24}, "size: expected a whole number of at least 32, got 24"),
         ({"k": 0}, "k: expected a whole number from 1 to 313, got 0"),
         ({"lam": 1.5}, "lam: expected a number from 0 to 1, got 1.5"),
+        ({"lam": 0}, "lam: with 0, colors that hardly occur weigh infinitely; take more"),
         ({"boost": "both"}, "boost: expected one of gradient, loss, got 'both'"),
         ({"crop": -1}, "crop: expected a number from 0 to 1, got -1"),
         ({"width": "wide"}, "width: expected a factor"),
