@@ -6,7 +6,7 @@ The study's loop opens a JPEG, scales it and turns it into CIELAB by scikit-imag
 the process that trains, float32 all the way. Ours takes squares from a cache of bytes, converts the batch where the
 network is, and computes in bfloat16. Both are measured with and without what precedes the network. Contenders are
 interleaved, the median over rounds counts. The result, `bench_colorization_training.json`, goes to
-`_build/lab/results`; a reviewed copy is the record in `book/results`, which notebooks/40_colorization_losses shows.
+`_build/lab/results`; a reviewed copy is the record in `book/results`, which notebooks/71_ops shows.
 """
 
 import argparse

@@ -77,10 +77,12 @@ def perceptual() -> dict:
 
 
 def shipped() -> dict:
-    """Every colorizer whose weights lie in the repository."""
+    """Every colorizer that needs no reference and whose weights lie in the repository."""
     here = {path.name for path in checkpoints.SHIPPED.iterdir()}
     found = {
-        name: partial(colorizers.colorize, name) for name, one in colorizers.COLORIZERS.items() if one.weights in here
+        name: partial(colorizers.colorize, name)
+        for name, one in colorizers.COLORIZERS.items()
+        if one.weights in here and "reference" not in one.options
     }
     return found | {f"unet, saturation {PALE}": partial(colorizers.colorize, "unet", saturation=PALE)}
 

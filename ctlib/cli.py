@@ -109,12 +109,26 @@ def colorize(
     temperature: Annotated[float | None, typer.Option(help="of zhang2016: 1 is pale, near 0 is bold")] = None,
     saturation: Annotated[float | None, typer.Option(help="of unet: below 1 is paler, above bolder")] = None,
     hint: Annotated[list[str] | None, typer.Option(help='of zhang2017: "x,y,#rrggbb" in pixels, repeatable')] = None,
+    reference: Reference = None,
+    samples: Annotated[
+        str | None, typer.Option(help="of exemplar and matching: patches of color they keep, 0 to all")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="of exemplar and matching: trust any reference, also an unlike one")
+    ] = False,
 ) -> None:
-    """Color gray photographs at their full size. Exit code 1 if a file of a folder had to be skipped."""
-    knobs = {"temperature": temperature, "saturation": saturation}
+    """Color gray photographs at their full size. Exit code 1 if a file of a folder had to be skipped.
+
+    With --reference after another picture: exemplar, matching, welsh, superpixels, reinhard_ab.
+    """
+    knobs = {"temperature": temperature, "saturation": saturation, "reference": reference}
     options = {name: value for name, value in knobs.items() if value is not None}
     if hint:
         options["hints"] = [_hint(text) for text in hint]
+    if follow:
+        options["trust"] = None
+    if samples is not None:
+        options["samples"] = int(samples) if samples.isdecimal() else samples  # "all"; the chain says what is wrong
     report = colorizers.colorize_files(method, source, output, side=side, progress=print, **options)
     if report.in_color or report.skipped:
         print(report, file=sys.stderr)

@@ -1,9 +1,9 @@
 """Every colorizer behind one call, for one picture or for a folder of them.
 
-A colorizer sees the lightness of a picture and guesses its color; some listen to hints of color. Results have the size
-of the picture and its lightness.
+A colorizer sees the lightness of a picture and guesses its color; some listen to hints of color, and some take the
+colors of a reference, which they cannot do without. Results have the size of the picture and its lightness.
 
-Taught in: notebooks/41_classification_colorization.
+Taught in: notebooks/41_classification_colorization, those with a reference in notebooks/51_exemplar_colorization.
 """
 
 import importlib
@@ -27,11 +27,15 @@ class Colorizer:
 
     Attributes:
         title: name for tables and figures.
-        network: module and class in `ctlib.models`, `"zhang2016.Zhang2016"`; empty for the gray copy.
+        network: module and class, `"ctlib.models.zhang2016.Zhang2016"`; empty for what was not trained.
         weights: a name in `data/pretrained`, or that of an official file, which is fetched and checked by its hash.
-        options: what its `colorize` takes beside the picture and `side`.
+        options: what it takes beside the picture and `side`; with `"reference"` among them it needs one.
         cite: key in `book/references.bib`, empty for a baseline.
-        side: pixels, at which size it does best.
+        side: pixels, at which size it does best; 0 for what looks at pictures as they are.
+        transfer: in a chain of two networks, the weights of the first.
+        function: module and function, of picture and reference, where there is no network.
+        first: the colorizer that colors before the function does.
+        by: in that chain, how colors get from the reference to the target.
     """
 
     title: str
@@ -40,27 +44,74 @@ class Colorizer:
     options: tuple[str, ...] = ()
     cite: str = ""
     side: int = 256
+    transfer: str = ""
+    function: str = ""
+    first: str = ""
+    by: str = ""
 
 
 COLORIZERS: dict[str, Colorizer] = {
     "gray": Colorizer("gray copy"),
     "zhang2016": Colorizer(
-        "Zhang 2016", "zhang2016.Zhang2016", "zhang2016-quarter", ("temperature",), "zhang2016colorful"
+        "Zhang 2016", "ctlib.models.zhang2016.Zhang2016", "zhang2016-quarter", ("temperature",), "zhang2016colorful"
     ),
-    "zhang2017": Colorizer("Zhang 2017", "zhang2017.Zhang2017", "zhang2017-quarter", ("hints",), "zhang2017real"),
+    "zhang2017": Colorizer(
+        "Zhang 2017", "ctlib.models.zhang2017.Zhang2017", "zhang2017-quarter", ("hints",), "zhang2017real"
+    ),
     "unet": Colorizer(
         "U-Net on SqueezeNet",
-        "resnet_colorizer.ResnetColorizer",
+        "ctlib.models.resnet_colorizer.ResnetColorizer",
         "unet-colorizer",
         ("saturation",),
         "ronneberger2015unet",
         side=160,
     ),
+    "exemplar": Colorizer(
+        "exemplar, by two networks",
+        "ctlib.exemplars.chain.Exemplar",
+        "refinement-quarter",
+        ("reference", "samples", "trust", "labels", "seed"),
+        "xu2020stylization",
+        transfer="stylization-compact",
+    ),
+    "matching": Colorizer(
+        "exemplar, by matching",
+        "ctlib.exemplars.chain.Exemplar",
+        "refinement-quarter",
+        ("reference", "samples", "trust", "labels", "seed"),
+        "he2018deep",
+        transfer="stylization-compact",
+        by="matching",
+    ),
+    "welsh": Colorizer(
+        "Welsh",
+        function="ctlib.exemplars.welsh.welsh",
+        options=("reference", "seed"),
+        cite="welsh2002transferring",
+        side=0,
+    ),
+    "superpixels": Colorizer(
+        "superpixels, after Gupta",
+        function="ctlib.exemplars.superpixels.superpixel_transfer",
+        options=("reference", "seed"),
+        cite="gupta2012image",
+    ),
+    "reinhard_ab": Colorizer(
+        "Zhang 2017, then Reinhard on a and b",
+        function="ctlib.exemplars.moments.reinhard_ab",
+        options=("reference",),
+        cite="reinhard2001color",
+        first="zhang2017",
+    ),
     "eccv16": Colorizer(
-        "Zhang 2016 (official weights)", "zhang2016.Zhang2016", "eccv16", ("temperature",), "zhang2016colorful"
+        "Zhang 2016 (official weights)",
+        "ctlib.models.zhang2016.Zhang2016",
+        "eccv16",
+        ("temperature",),
+        "zhang2016colorful",
     ),
     "siggraph17": Colorizer(
-        "Zhang 2017 (official weights)", "zhang2017.Zhang2017", "siggraph17", ("hints",), "zhang2017real"
+        "Zhang 2017 (official weights)", "ctlib.models.zhang2017.Zhang2017", "siggraph17", ("hints",), "zhang2017real"
     ),
 }
 
@@ -88,9 +139,27 @@ def get(name: str) -> Colorizer:
 
 
 @cache
-def _network(network: str, weights: str):
-    module, _, name = network.partition(".")
-    return getattr(importlib.import_module(f"ctlib.models.{module}"), name).from_pretrained(weights)
+def _network(network: str, *weights: str):
+    return _named(network).from_pretrained(*weights)
+
+
+def _named(path: str):
+    """A class or function by the names of its module and its own."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _asked(name: str, side: int | None, options: dict) -> Colorizer:
+    """The colorizer that is asked for, if all that it is given is what it takes."""
+    one = get(name)
+    if unknown := sorted(set(options) - set(one.options)):
+        takes = f"it takes {', '.join(one.options)}" if one.options else "it takes none"
+        raise ValueError(f"{name} has no option {unknown[0]!r}; {takes}")
+    if side is not None and not one.side:
+        raise ValueError(f"{name} has no side: it looks at pictures as they are")
+    if "reference" in one.options and options.get("reference") is None:
+        raise ValueError(f"{name} takes its colors from a reference; give reference, a picture in color")
+    return one
 
 
 def colorize(name: str, rgb: Tensor, *, side: int | None = None, **options) -> Tensor:
@@ -102,27 +171,33 @@ def colorize(name: str, rgb: Tensor, *, side: int | None = None, **options) -> T
         side: the network sees about side x side pixels, see `ctlib.chroma.colorize`; its own unless given.
         options: of the colorizer: `temperature` of its annealed mean; `saturation` of its result; `hints`, either
             `ctlib.hints.Hints`, or for a single picture points `(x, y, color)`, see `ctlib.hints.from_points`, each of
-            which becomes a square of 5 x 5 pixels of what the network sees.
+            which becomes a square of 5 x 5 pixels of what the network sees; `reference`, `(B or 1, 3, H', W')` sRGB in
+            [0, 1], at least 32 pixels a side and in color, with `samples`, `trust`, `labels` and `seed`
+            of `ctlib.exemplars.chain.Exemplar.colorize`.
 
     Returns:
         `(B, 3, H, W)` sRGB in [0, 1].
 
     Raises:
-        ValueError: unknown colorizer or option, or wrong input.
+        ValueError: unknown colorizer or option, no reference where one is needed, or wrong input.
         CheckpointError: its weights are not here and cannot be had.
     """
-    one = get(name)
     check.rgb(rgb, "rgb")
+    one = _asked(name, side, options)
     side = one.side if side is None else side
-    if unknown := sorted(set(options) - set(one.options)):
-        takes = f"it takes {', '.join(one.options)}" if one.options else "it takes none"
-        raise ValueError(f"{name} has no option {unknown[0]!r}; {takes}")
     if isinstance(options.get("hints"), list):
         options["hints"] = _at_points(options["hints"], rgb, side)
+    if one.first:
+        return _named(one.function)(colorize(one.first, rgb, side=side), **options)
+    if one.function:
+        return _named(one.function)(rgb, **options, **({"side": side} if side else {}))
     if not one.network:
         return chroma.colorize(lambda lightness: lightness.expand(-1, 2, -1, -1) * 0, rgb, side)
+    weights = (one.transfer, one.weights) if one.transfer else (one.weights,)
+    if one.by:
+        options["by"] = one.by
     with torch.no_grad():
-        return _network(one.network, one.weights).colorize(rgb, side=side, **options)
+        return _network(one.network, *weights).colorize(rgb, side=side, **options)
 
 
 def _at_points(points: list, rgb: Tensor, side: int) -> Hints:
@@ -141,6 +216,7 @@ def colorize_files(
     side: int | None = None,
     suffix: str = ".png",
     progress: Callable[[Path], None] | None = None,
+    reference: Path | str | Tensor | None = None,
     **options,
 ) -> Report:
     """Color a picture, or every picture of a folder and the folders in it, at the size they come in.
@@ -154,9 +230,10 @@ def colorize_files(
         side, options: of `colorize`. A folder takes no points as hints: they belong to one picture.
         suffix: of the files in a folder of results.
         progress: called with each file that was written.
+        reference: of `colorize`, one for all: a file or a tensor.
 
     Raises:
-        ValueError: unknown colorizer or option, no pictures, or a source or output of the wrong kind.
+        ValueError: unknown colorizer or option, no pictures, or a source, output or reference of the wrong kind.
         CheckpointError: the weights are not here and cannot be had.
     """
     source, output, report = Path(source), Path(output), Report()
@@ -169,8 +246,14 @@ def colorize_files(
         raise ValueError(f"{output}: the results would take the place of the pictures; name another")
     if whole and options.get("hints"):
         raise ValueError(f"hints: points belong to one picture, and {source} is a folder; color them one by one")
-    images.format_of(f"a{suffix}" if whole else output)  # before minutes of work, not after
-    for path, target in _targets(source, output, suffix) if whole else [(source, output)]:
+    # before minutes of work, not after
+    images.format_of(f"a{suffix}" if whole else output)
+    pairs = list(_targets(source, output, suffix)) if whole else [(source, output)]
+    if reference is not None:
+        known = reference if isinstance(reference, Tensor) else _read_reference(reference, pairs)
+        options["reference"] = chroma.lender(known)
+    _asked(name, side, options)
+    for path, target in pairs:
         try:
             picture = images.read(path)
         except images.ImageReadError as error:
@@ -186,6 +269,12 @@ def colorize_files(
         if progress:
             progress(target)
     return report
+
+
+def _read_reference(path: Path | str, pairs: list[tuple[Path, Path]]) -> Tensor:
+    if any(target.resolve() == Path(path).resolve() for _, target in pairs):
+        raise ValueError(f"{path}: a result would take the place of the reference; name another output")
+    return images.to_tensor(images.read(path))
 
 
 def _targets(source: Path, output: Path, suffix: str) -> Iterator[tuple[Path, Path]]:

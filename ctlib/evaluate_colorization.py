@@ -20,6 +20,7 @@ from ctlib.data.coco import is_gray
 from ctlib.data.pairs import PARTS
 from ctlib.data.registry import DataError
 from ctlib.models.zhang2017 import Zhang2017
+from ctlib.settings import whole
 
 COLUMNS = ("psnr", "psnr_missing_root", "ssim", "ab_rmse", "ciede2000", "colorfulness", "colorfulness_abs")
 BASELINES = ("gray", "truth")
@@ -51,10 +52,12 @@ def cases(
         limit: at most so many of each set, spread evenly over it.
 
     Raises:
-        ValueError: an unknown part. DataError: a folder without pictures in color.
+        ValueError: an unknown part, or a limit below 1. DataError: a folder without pictures in color.
     """
     if part not in PARTS:
         raise ValueError(f"part: expected one of {', '.join(PARTS)}, got {part!r}")
+    if limit is not None:
+        whole("limit", limit, 1)
     found = []
     for name in sets:
         files = list(photos.files(name).values())
@@ -130,7 +133,13 @@ def by_hints(network: Zhang2017, given: Iterable[Case], counts: Sequence[int], *
         One row for each picture, count and draw: `set`, `case`, `count`, `seed`; `psnr`, with `ctlib.hints.spread` as
         `Zhang2017.colorize` has it; `psnr_alone`, of the network alone; `psnr_spread`, of hints spread over gray
         without any network.
+
+    Raises:
+        ValueError: no counts, one below 0, or less than one draw.
     """
+    if not counts:
+        raise ValueError("counts: name at least one number of hints, e.g. [0, 10]")
+    whole("seeds", seeds, 1)
     rows, draws = [], [(count, seed) for count in counts for seed in range(seeds if count else 1)]
     for case in given:
         truth = chroma.resize(case.truth, chroma.network_size(*case.truth.shape[2:], 256)).clamp(0, 1)

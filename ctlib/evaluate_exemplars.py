@@ -22,10 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctlib import check, images, metrics, paths
+from ctlib import check, chroma, images, metrics, paths
 from ctlib import evaluate_colorization as plain
 from ctlib.data import camvid, references, splits
 from ctlib.data.registry import DataError
+from ctlib.exemplars.chain import ALL, TRUST, Exemplar, sample
+from ctlib.models.stylization import scaled
 from ctlib.segment.regions import resized
 
 KINDS = ("nearest", "unrelated", "self")
@@ -257,6 +259,46 @@ def judge(
                     raise ValueError(f"guided: {case.name} or its reference has no labels; take street_cases")
                 for name, colorize in guided.items():
                     measured(case, name, kind, colorize(rgb, lender.rgb, (labels, lender.labels)))
+    return rows
+
+
+def by_samples(
+    chain: Exemplar,
+    given: Iterable[Case],
+    counts: Sequence[int | str],
+    *,
+    draws: int = 1,
+    kinds: Sequence[str] = ("nearest", "self"),
+    side: int = 256,
+    trust: tuple[float, float] | None = TRUST,
+    **options,
+) -> list[dict]:
+    """PSNR of the chain by the number of samples, and of its coarse map, which is made once for all of them.
+
+    Args:
+        chain: in evaluation mode.
+        given: see `cases`; pictures and references are brought to about side x side pixels.
+        counts: numbers of samples, see `Exemplar.forward`.
+        draws: of the places of samples, the same for every picture.
+        kinds: of references, of those in `KINDS`.
+        trust, options: of `Exemplar.forward`.
+
+    Returns:
+        Rows of `set`, `case`, `kind`, `samples` (as text; of the coarse map `"coarse"`), `draw`, `psnr`.
+    """
+    rows = []
+    tries = [(count, draw) for count in counts for draw in range(1 if count in (0, ALL) else draws)]
+    for case, kind in ((case, kind) for case in given for kind in kinds):
+        truth, lender = (scaled(one.rgb, side) for one in (case.truth, case.references[kind]))
+        lightness = chroma.lightness(truth)
+        with torch.no_grad():
+            coarse = chain(lightness, lender, samples=0, trust=trust, **options).coarse
+            made = {("coarse", 0): coarse}
+            made |= {one: chain.refine.ab(lightness, sample(coarse, one[0], [one[1]])) for one in tries}
+        for (count, draw), ab in made.items():
+            result = images.to_tensor(images.to_uint8(chroma.shown(lightness, ab)))
+            numbers = {"samples": str(count), "draw": draw, "psnr": metrics.psnr(result, truth).item()}
+            rows.append({"set": case.set, "case": case.name, "kind": kind, **numbers})
     return rows
 
 

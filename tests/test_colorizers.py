@@ -1,13 +1,16 @@
 """Colorizers by name, one picture or a folder of them."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from ctlib import chroma, cli, color, colorizers, images
+from ctlib import checkpoints, chroma, cli, color, colorizers, hubcache, images
 from ctlib.data import photos
+from ctlib.exemplars import moments
 
 
 class Sepia:
@@ -113,6 +116,159 @@ def test_the_command_says_by_its_exit_code_that_it_skipped_a_file(folder, tmp_pa
     assert hinted.exit_code == 0 and hinted.output.strip() == str(tmp_path / "a.png")
     wrong = run(folder / "gray.png", "-o", tmp_path / "b.png", "-m", "sepia", "--hint", "red")
     assert wrong.exit_code == 1 and "expected x,y,#rrggbb" in wrong.output and not (tmp_path / "b.png").exists()
+
+
+NETWORK = colorizers._network
+AFTER = [name for name, one in colorizers.COLORIZERS.items() if "reference" in one.options]
+
+
+@pytest.mark.parametrize("name", AFTER)
+def test_a_reference_gives_its_colors_and_none_is_one_clear_line(name):
+    rgb, reference = photos.tensor("coffee", 96), photos.tensor("china", 80)
+    loose = {"trust": None} if "trust" in colorizers.get(name).options else {}
+    found = colorizers.colorize(name, rgb, reference=reference, **loose)
+    gray = chroma.join(chroma.lightness(rgb), 0 * rgb[:, :2])
+    torch.testing.assert_close(colorizers.colorize(name, gray, reference=reference, **loose), found, rtol=0, atol=0.05)
+    lightness = [color.rgb_to_lab(one.double())[:, 0] for one in (found, rgb)]
+    assert found.shape == rgb.shape
+    # what Zhang 2017 paints beyond sRGB is clipped before Reinhard comes
+    assert (lightness[0] - lightness[1]).abs().max() < (1 if name == "reinhard_ab" else 0.05)
+    other = colorizers.colorize(name, rgb, reference=photos.tensor("rocket", 80), **loose)
+    assert (color.rgb_to_lab(other) - color.rgb_to_lab(found))[:, 1:].abs().mean() > 0.5
+    both = colorizers.colorize(name, torch.cat([rgb, rgb]), reference=reference, **loose)
+    torch.testing.assert_close(both[1:], found, rtol=0, atol=1e-3)
+    for wrong, message in (
+        ({}, f"{name} takes its colors from a reference; give reference, a picture in color"),
+        ({"reference": torch.rand(1, 3, 31, 64)}, "reference: expected at least 32 x 32 pixels, got .31, 64."),
+        ({"reference": torch.full((1, 3, 64, 64), 0.4)}, "reference: is gray and has no color to lend; choose"),
+        ({"reference": torch.rand(2, 3, 64, 64)}, "reference: expected 1 or 1 pictures, got 2"),
+        ({"reference": reference, "hints": []}, f"{name} has no option 'hints'; it takes reference"),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            colorizers.colorize(name, rgb, **wrong)
+        assert "\n" not in str(error.value)
+
+
+def test_who_needs_no_reference_takes_none_and_welsh_has_no_side():
+    rgb = photos.tensor("coffee", 40)
+    with pytest.raises(ValueError, match="zhang2017 has no option 'reference'; it takes hints"):
+        colorizers.colorize("zhang2017", rgb, reference=rgb)
+    with pytest.raises(ValueError, match="welsh has no side: it looks at pictures as they are"):
+        colorizers.colorize("welsh", rgb, side=64, reference=rgb)
+
+
+def test_reinhard_recolors_what_zhang_2017_made():
+    rgb, reference = photos.tensor("coffee", 96), photos.tensor("china", 80)
+    found = colorizers.colorize("reinhard_ab", rgb, reference=reference, side=64)
+    by_hand = moments.reinhard_ab(colorizers.colorize("zhang2017", rgb, side=64), reference)
+    assert torch.equal(found, by_hand)
+
+
+def test_the_chain_takes_samples_and_labels_through_this_door():
+    rgb, reference = photos.tensor("coffee", 96), photos.tensor("china", 80)
+    net = colorizers._network("ctlib.exemplars.chain.Exemplar", "stylization-compact", "refinement-quarter")
+    options = {"reference": reference, "trust": None}
+    few, many = (colorizers.colorize("exemplar", rgb, samples=count, **options) for count in (3, "all"))
+    assert torch.equal(few, net.colorize(rgb, reference, samples=3, trust=None)) and not torch.equal(few, many)
+    halves = [(torch.arange(one.shape[3]) > one.shape[3] // 2).long().expand(one.shape[2:]) for one in (rgb, reference)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = colorizers.colorize("exemplar", rgb, **options, labels=tuple(halves))
+    plain = colorizers.colorize("exemplar", rgb, **options)
+    assert (found - plain).abs().max() > 0.005
+    with pytest.warns(UserWarning, match="share none .*, so the whole pictures are used"):
+        apart = colorizers.colorize("exemplar", rgb, **options, labels=(halves[0], halves[1] + 7))
+    assert torch.equal(apart, plain)
+    with pytest.warns(UserWarning, match="reference's map of .* is scaled to"):
+        colorizers.colorize("exemplar", rgb, **options, labels=(halves[0], halves[0]))
+    for wrong, message in (
+        ({"samples": -1}, "samples: expected a whole number of at least 0, or 'all', got -1"),
+        ({"labels": halves[0]}, "labels: expected two maps, of source and reference, got Tensor"),
+        ({"labels": (halves[0], halves[1].float())}, r"labels\[1\]: expected whole numbers \(H, W\)"),
+        ({"side": 8}, "side: expected a whole number of at least 32 pixels, got 8"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            colorizers.colorize("exemplar", rgb, reference=reference, **wrong)
+
+
+def test_matching_is_the_same_chain_by_another_way():
+    rgb, reference = photos.tensor("coffee", 96), photos.tensor("china", 80)
+    net = colorizers._network("ctlib.exemplars.chain.Exemplar", "stylization-compact", "refinement-quarter")
+    found = colorizers.colorize("matching", rgb, reference=reference, samples=9, trust=None)
+    assert torch.equal(found, net.colorize(rgb, reference, samples=9, trust=None, by="matching"))
+    assert not torch.equal(found, net.colorize(rgb, reference, samples=9, trust=None))
+
+
+def test_a_folder_takes_one_reference_by_file_or_tensor(folder, tmp_path):
+    file = tmp_path / "ref.png"
+    images.write(file, photos.load("china", 80))
+    by_file = colorizers.colorize_files("welsh", folder, tmp_path / "a", reference=file)
+    by_tensor = colorizers.colorize_files("welsh", folder, tmp_path / "b", reference=photos.tensor("china", 80))
+    assert len(by_file.written) == 6 and [path.name for path in by_file.skipped] == ["broken.jpg"]
+    for one, other in zip(by_file.written, by_tensor.written, strict=True):
+        assert np.array_equal(images.read(one), images.read(other))
+    lab = color.rgb_to_lab(images.to_tensor(images.read(tmp_path / "a" / "gray.png.png")))
+    assert lab[:, 1:].abs().mean() > 3
+    images.write(tmp_path / "gray_ref.png", np.full((64, 64, 3), 90, np.uint8))
+    images.write(tmp_path / "small.png", photos.load("china", 24))
+    for options, said in (
+        ({}, "welsh takes its colors from a reference"),
+        ({"reference": tmp_path / "none.png"}, "none.png"),
+        ({"reference": folder / "broken.jpg"}, "broken.jpg"),
+        ({"reference": tmp_path / "gray_ref.png"}, "reference: is gray"),
+        ({"reference": tmp_path / "small.png"}, "reference: expected at least 32 x 32"),
+    ):
+        with pytest.raises((ValueError, OSError), match=said):
+            colorizers.colorize_files("welsh", folder, tmp_path / "out", **options)
+    with pytest.raises(ValueError, match=r"ref\.png: a result would take the place of the reference"):
+        colorizers.colorize_files("welsh", folder / "gray.png", file, reference=file)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_colors_after_a_reference(folder, tmp_path):
+    def run(*arguments):
+        return CliRunner().invoke(cli.app, ["colorize", *map(str, arguments)])
+
+    file, out = tmp_path / "ref.jpg", tmp_path / "a.png"
+    images.write(file, photos.load("china", 80))
+    done = run(folder / "gray.png", "-o", out, "-m", "exemplar", "--reference", file, "--samples", 100, "--follow")
+    assert done.exit_code == 0 and done.output.strip() == str(out)
+    every = run(
+        folder / "gray.png", "-o", tmp_path / "all.png", "-m", "exemplar", "-r", file, "--samples", "all", "--follow"
+    )
+    assert every.exit_code == 0 and not np.array_equal(images.read(out), images.read(tmp_path / "all.png"))
+    for arguments, said in (
+        (("exemplar",), "takes its colors from a reference"),
+        (("exemplar", "-r", tmp_path / "none.png"), "none.png"),
+        (("exemplar", "-r", file, "--samples", "many"), "samples: expected a whole number of at least 0, or 'all'"),
+        (("zhang2017", "-r", file), "zhang2017 has no option 'reference'"),
+        (("welsh", "-r", file, "--follow"), "welsh has no option 'trust'"),
+        (("welsh", "-r", file, "--samples", 3), "welsh has no option 'samples'; it takes reference, seed"),
+    ):
+        wrong = run(folder / "gray.png", "-o", tmp_path / "b.png", "-m", *arguments)
+        assert wrong.exit_code == 1 and said in wrong.output and wrong.output.count("\n") == 1
+    assert not (tmp_path / "b.png").exists()
+
+
+def test_missing_weights_are_one_line_that_names_them(folder, tmp_path, monkeypatch):
+    NETWORK.cache_clear()
+    monkeypatch.setattr(checkpoints, "SHIPPED", tmp_path / "nothing")
+    file, out = tmp_path / "ref.jpg", tmp_path / "a.png"
+    images.write(file, photos.load("china", 80))
+    arguments = ["colorize", folder / "gray.png", "-o", out, "-m", "exemplar", "-r", file]
+    done = CliRunner().invoke(cli.app, list(map(str, arguments)))
+    assert done.exit_code == 1 and done.output.count("\n") == 1 and not out.exists()
+    assert "stylization-compact: no such weights" in done.output
+
+
+def test_without_vgg19_a_training_names_the_encoder_that_is_here(tmp_path, monkeypatch):
+    monkeypatch.setattr(hubcache, "answers", lambda _: False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("CTLIB_DATA", str(tmp_path))
+    options = ["-p", "encoder=vgg19", "-p", "steps=1"]
+    done = CliRunner().invoke(cli.app, ["train", "stylization", str(tmp_path / "run"), *options])
+    assert done.exit_code == 1 and done.output.count("\n") == 1
+    assert "vgg19" in done.output and "or take encoder compact, which comes with the book" in done.output
 
 
 def test_a_color_that_cannot_be_shown_is_said_in_one_line(folder, tmp_path):

@@ -108,6 +108,12 @@ def test_more_hints_are_nearer_for_a_network_that_repeats_what_it_is_told(bundle
 def test_bad_input_is_named(bundled, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="part: expected one of all, train, val, test"):
         judged.cases(part="dev")
+    with pytest.raises(ValueError, match="limit: expected a whole number of at least 1, got 0"):
+        judged.cases(limit=0)
+    with pytest.raises(ValueError, match="counts: name at least one number of hints"):
+        judged.by_hints(None, bundled, [])
+    with pytest.raises(ValueError, match="seeds: expected a whole number of at least 1, got 0"):
+        judged.by_hints(None, bundled, [0, 5], seeds=0)
     monkeypatch.setenv("CTLIB_DATA", str(tmp_path))
     with pytest.raises(DataError, match=r"nowhere: no pictures in .* set CTLIB_DATA"):
         judged.cases(["nowhere"])

@@ -7,10 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from ctlib import chroma, images
+from ctlib import chroma, images, metrics
 from ctlib import evaluate_exemplars as judged
 from ctlib.data import camvid, splits
 from ctlib.data.registry import DataError
+from ctlib.exemplars.chain import Exemplar
+from ctlib.models.stylization import scaled
 
 TINTS = {"red": (200, 60, 50), "blue": (50, 70, 200), "green": (60, 180, 60)}
 
@@ -194,3 +196,19 @@ def test_the_same_cases_every_time(folder):
     for one, two in zip(first, again, strict=True):
         assert [p.name for p in one.references.values()] == [p.name for p in two.references.values()]
         assert torch.equal(one.truth.rgb, two.truth.rgb)
+
+
+def test_samples_are_counted_and_drawn(bundled):
+    chain = Exemplar.from_pretrained("stylization-compact", "refinement-quarter")
+    rows = judged.by_samples(chain, bundled[:2], [0, 5, "all"], draws=2, side=64)
+    assert [row["samples"] for row in rows[:5]] == ["coarse", "0", "5", "5", "all"] and len(rows) == 2 * 2 * 5
+    found = {(row["case"], row["kind"], row["samples"], row["draw"]): row["psnr"] for row in rows}
+    for case in bundled[:2]:
+        assert found[case.name, "nearest", "0", 0] == found[case.name, "self", "0", 0]  # no sample of either
+        for kind in ("nearest", "self"):
+            truth, lender = (scaled(one.rgb, 64) for one in (case.truth, case.references[kind]))
+            for draw in range(2):
+                made = images.to_uint8(chain.colorize(truth, lender, samples=5, seed=draw, side=64))
+                peer = metrics.psnr(images.to_tensor(made), truth).item()
+                assert found[case.name, kind, "5", draw] == pytest.approx(peer, abs=0.01)
+            assert found[case.name, kind, "5", 0] != found[case.name, kind, "5", 1]

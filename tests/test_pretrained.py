@@ -11,6 +11,7 @@ from ctlib import checkpoints, colorizers, methods, paths
 from ctlib.models.features import Features
 from ctlib.models.histogram_analogy import HistogramAnalogy
 from ctlib.models.palettenet import PaletteNet
+from ctlib.models.refinement import Refinement
 from ctlib.models.resnet_colorizer import ResnetColorizer
 from ctlib.models.stylization import Stylization
 from ctlib.models.zhang2016 import Zhang2016
@@ -26,6 +27,7 @@ NETWORKS = {
     "zhang2016": Zhang2016,
     "zhang2017": Zhang2017,
     "unet": ResnetColorizer,
+    "refinement": Refinement,
     "stylization": Stylization,
 }
 #: record of the benchmark that judges, and the option by which `tools/ship.py` knows the network
@@ -34,7 +36,8 @@ JUDGES = {
     "palettenet": ("judge_palettes", "decoder_norm"),
     "features": ("judge_features", "widths"),
     "zhang2016": ("judge_colorization", "folded"),
-    "zhang2017": ("judge_colorization", "mask_cent"),
+    "zhang2017": ("judge_colorization", "hints"),
+    "refinement": ("judge_exemplars", "mask_cent"),
     "unet": ("judge_colorization", "skips"),
     "stylization": ("judge_shipped", "encoder"),
 }
@@ -51,6 +54,7 @@ LIMITS = [
     ("zhang", 12),
     ("unet", 8),
     ("stylization", 3),
+    ("refinement", 6),
 ]
 
 
@@ -87,6 +91,7 @@ def test_weights_fit_their_card(folder):
 def test_the_learned_methods_are_shipped():
     wanted = {method.run.args[0] for method in methods.METHODS.values() if method.run}
     wanted |= {one.weights for one in colorizers.COLORIZERS.values() if one.weights} - {"eccv16", "siggraph17"}
+    wanted |= {one.transfer for one in colorizers.COLORIZERS.values() if one.transfer}
     assert wanted <= {folder.name for folder in FOLDERS}
 
 

@@ -15,6 +15,8 @@ from ship import KINDS, UNJUDGED
 from ctlib import checkpoints, colorizers, methods
 from ctlib.atomic import replacing
 
+#: colorizers that a record calls by another name
+RECORDED = {"exemplar": "full chain"}
 TABLE = re.compile(
     rf"^\| (?:Test|Layer) \|.*?^Measured (?:at|by) [^\n]*|^{re.escape(UNJUDGED)}", re.MULTILINE | re.DOTALL
 )
@@ -32,12 +34,13 @@ def judged_as() -> dict[str, str]:
     """Names in records to the shipped weights behind them."""
     here = {path.parent.name for path in checkpoints.SHIPPED.glob(f"*/{checkpoints.WEIGHTS}")}
     found = {name: method.run.args[0] for name, method in methods.METHODS.items() if method.run}
-    return found | {name: one.weights for name, one in colorizers.COLORIZERS.items() if one.weights in here}
+    painters = {name: one.weights for name, one in colorizers.COLORIZERS.items() if one.weights in here}
+    return found | {RECORDED.get(name, name): weights for name, weights in painters.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("record", type=Path, help="judge_shipped.json, judge_palettes.json or judge_colorization.json")
+    parser.add_argument("record", type=Path, help="judge_shipped.json, judge_palettes.json, ...")
     record = json.loads(parser.parse_args().record.read_text(encoding="utf-8"))
     judged = {row["method"] for row in record["rows"]}
     for name, folder in judged_as().items():

@@ -3,8 +3,8 @@
     python tools/ship.py _build/training/film histogram-analogy-film-tiny \\
         --about "What it is." --method analogy_film --record book/results/judge_shipped.json
 
-Run the benchmark that judges, `judge_shipped.py`, `judge_palettes.py`, `judge_colorization.py` or `judge_features.py`,
-between a first and a second call: the card quotes its numbers.
+Run the benchmark that judges, `judge_shipped.py`, `judge_palettes.py`, `judge_colorization.py`,
+`judge_exemplars.py` or `judge_features.py`, between a first and a second call: the card quotes its numbers.
 """
 
 import argparse
@@ -123,6 +123,37 @@ def color_scores(record: dict, method: str) -> str:
     return "\n".join([*lines, "", f"{where}, commit {record['commit']}."])
 
 
+def exemplar_scores(record: dict, method: str) -> str:
+    """Numbers of the chain that the weights are part of, from `judge_exemplars.json`, by reference.
+
+    Without a reference it is the first link, which needs these weights alone.
+    """
+    columns = {"psnr": ("PSNR, dB", 2), "ciede2000": ("CIEDE2000", 2), "colorfulness": ("colorfulness", 1)}
+    rows = [row for row in record["rows"] if row["set"] in record["parameters"]["sets"]]
+    if all("lpips_squeeze" in row for row in rows):
+        columns["lpips_squeeze"] = ("LPIPS (SqueezeNet)", 3)
+    lines = [f"| Test | {' | '.join(title for title, _ in columns.values())} |", "|---" * (1 + len(columns)) + "|"]
+    asked = {("gray", "none"): "gray copy", ("automatic", "none"): "no reference, these weights"}
+    asked |= {
+        (method, "nearest"): "nearest reference of its class, these weights",
+        (method, "unrelated"): "unrelated reference, these weights",
+        (method, "self"): "itself as the reference, these weights",
+    }
+    matched = f"{method}, matching"
+    asked |= {
+        (matched, kind): asked[method, kind] + ", by matching"
+        for kind in ("nearest", "unrelated", "self")
+        if any(row["method"] == matched for row in rows)
+    }
+    for (name, kind), who in asked.items():
+        found = [row for row in rows if (row["method"], row["kind"]) == (name, kind)]
+        cells = (f"{sum(row[key] for row in found) / len(found):.{digits}f}" for key, (_, digits) in columns.items())
+        lines.append(f"| Held back, {len(found)} photographs, {who} | {' | '.join(cells)} |")
+    chain = f"In a chain with {record['parameters']['transfer']}, 100 samples of its colors."
+    where = f"Measured at {record['parameters']['long_side']} px by `benchmarks/judge_exemplars.py`"
+    return "\n".join([*lines, "", chain, "", f"{where}, commit {record['commit']}."])
+
+
 def feature_scores(record: dict, method: str) -> str:
     """What the encoder misses of its teacher, and its rank correlation with LPIPS, from `judge_features.json`."""
     rows = record["rows"]
@@ -198,7 +229,7 @@ _COLORIZER = {
     "scores": color_scores,
 }
 KINDS |= {
-    "mask_cent": Kind(
+    "hints": Kind(
         usage="""\
 from ctlib import colorizers
 
@@ -206,6 +237,19 @@ out = colorizers.colorize("zhang2017", rgb, hints=[(120, 90, "#a03020")])  # (1,
         note="",
         loss="loss",
         **_COLORIZER,
+    ),
+    # after "hints", for a network with hints has both options
+    "mask_cent": Kind(
+        usage="""\
+from ctlib import colorizers
+
+out = colorizers.colorize("exemplar", rgb, reference=reference)  # (B, 3, H, W) sRGB in [0, 1]""",
+        note="""\
+Training began with the weights of [zhang2017-quarter](../zhang2017-quarter/README.md).
+
+""",
+        loss="loss",
+        **_COLORIZER | {"scores": exemplar_scores},
     ),
     "folded": Kind(
         usage="""\

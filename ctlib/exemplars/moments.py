@@ -6,6 +6,7 @@ A gray target has no deviation to scale; it comes out in one tint, the reference
 say of it, so it belongs behind something that colors first.
 
 Source: Reinhard, Ashikhmin, Gooch, Shirley, Color Transfer between Images, 2001, here without lightness and in CIELAB.
+Taught in: notebooks/51_exemplar_colorization.
 """
 
 import torch
@@ -23,7 +24,7 @@ def reinhard_ab(rgb: Tensor, reference: Tensor) -> Tensor:
 
     Args:
         rgb: `(B, 3, H, W)` sRGB in [0, 1], colored, or gray.
-        reference: `(B, 3, H', W')` sRGB in [0, 1], at least 32 pixels a side, in color.
+        reference: `(B or 1, 3, H', W')` sRGB in [0, 1], at least 32 pixels a side, in color.
 
     Returns:
         `(B, 3, H, W)` sRGB in [0, 1] with the lightness of `rgb`, see `ctlib.chroma.shown`.
@@ -32,8 +33,9 @@ def reinhard_ab(rgb: Tensor, reference: Tensor) -> Tensor:
         ValueError: wrong input; the message names what and the remedy.
     """
     check.rgb(rgb, "rgb")
-    chroma.lender(reference)
-    own, wanted = (moments(cloud, None, ops.rgb_to_lab) for cloud in clouds(rgb, reference))
+    chroma.lender(reference, len(rgb))
+    given = reference.expand(len(rgb), -1, -1, -1)
+    own, wanted = (moments(cloud, None, ops.rgb_to_lab) for cloud in clouds(rgb, given))
     (mean, cov), (reference_mean, reference_cov) = own, wanted
     matrix = transport_matrix(cov, reference_cov, "independent", _FLAT**2)
     lab = ops.rgb_to_lab(rgb)

@@ -10,6 +10,7 @@ What differs from the paper: no SURF descriptors, which scikit-image lacks; eigh
 guided filter where the paper spreads scribbles by optimization (Levin et al. 2004).
 
 Source: Gupta, Chia, Rajan, Ng, Huang, Image Colorization Using Similar Images, ACM Multimedia 2012.
+Taught in: notebooks/51_exemplar_colorization.
 """
 
 import numpy as np

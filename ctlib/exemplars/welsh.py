@@ -8,6 +8,7 @@ The paper works in l alpha beta; here it is CIELAB, as in all of this book's col
 
 Source: Welsh, Ashikhmin, Mueller, Transferring Color to Greyscale Images, SIGGRAPH 2002; section 2, the global
 procedure.
+Taught in: notebooks/51_exemplar_colorization.
 """
 
 import numpy as np

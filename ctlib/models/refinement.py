@@ -7,6 +7,7 @@ chain `ctlib.exemplars.chain` begins.
 
 Source: Xu, Wang, Fang, Sheng, Zhang, Stylization-Based Architecture for Fast Deep Exemplar Colorization, CVPR 2020;
 the network: Zhang et al., SIGGRAPH 2017.
+Taught in: notebooks/51_exemplar_colorization.
 """
 
 import torch

@@ -48,8 +48,11 @@ def compare(
         `post` (one of `POSTS`) and the columns; first the rows of `"gray"` and `"truth"`, which have only those.
 
     Raises:
-        ValueError: an unknown combination. MissingWeights: no ImageNet weights, or no LPIPS.
+        ValueError: an unknown combination, or none. MissingWeights: no ImageNet weights, or no LPIPS.
     """
+    for name, given in (("combos", combos), ("encoders", encoders), ("seeds", seeds)):
+        if not len(given):
+            raise ValueError(f"{name}: name at least one, else there is nothing to compare")
     if unknown := [name for name in combos if name not in COMBOS]:
         raise ValueError(f"combos: expected some of {', '.join(COMBOS)}, got {unknown[0]!r}")
     cases, side, made, colorizers = list(cases), options["side"], {}, {}

@@ -17,6 +17,7 @@ the true colors (`coarse`), since a hundredth of its pixels teaches the transfer
 that are their own reference, or get any other one (`own`, `stray`).
 
 Source: a student's report on Xu et al. 2020, chapters 3 to 6.
+Taught in: notebooks/51_exemplar_colorization.
 """
 
 from collections.abc import Sequence

@@ -7,6 +7,7 @@ many hints there are, batch and crop are not known; here their number is geometr
 places equally likely; batch 40 and squares of 176 pixels are what the authors' code has for another loss.
 
 Source: Xu, Wang, Fang, Sheng, Zhang, Stylization-Based Architecture for Fast Deep Exemplar Colorization, CVPR 2020.
+Taught in: notebooks/51_exemplar_colorization.
 """
 
 from collections.abc import Sequence

@@ -4,8 +4,7 @@ A label is valid if more than 10 pixels of each picture carry it and neither has
 Everything else keeps the content's features: it belongs to no region.
 
 Source: the code of Xu et al. 2020 (and of photo style transfer before it), see `ctlib.ops.adain`.
-
-Taught in: notebooks/50_train_transfer_subnet.
+Taught in: notebooks/50_train_transfer_subnet, label maps at work in notebooks/51_exemplar_colorization.
 """
 
 import warnings

@@ -92,6 +92,9 @@ def test_what_each_choice_moves():
 
 
 def test_an_unknown_combination_is_refused(options, cases):
+    for name in ("combos", "encoders", "seeds"):
+        with pytest.raises(ValueError, match=f"{name}: name at least one"):
+            compare(options, cases, lambda **_: None, **{name: []})
     with pytest.raises(ValueError, match=r"combos: expected some of rgb_l2.*got 'xyz_l2'"):
         compare(options, cases, lambda **_: None, combos=["xyz_l2"])
     assert set(colorization_losses.COMBOS) == {
