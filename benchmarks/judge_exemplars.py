@@ -10,30 +10,23 @@ record in `book/results`.
 """
 
 import argparse
-from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 
 from judge_colorization import LPIPS, perceptual
 from torch import Tensor
 
 from ctlib import colorizers, evaluate_exemplars, results
-from ctlib.evaluate_exemplars import GrayFirst
 from ctlib.exemplars.chain import ALL, SAMPLES, Exemplar
 from ctlib.exemplars.moments import reinhard_ab
 from ctlib.exemplars.superpixels import superpixel_transfer
+from ctlib.exemplars.variants import BOTH, COARSE, FULL, Steps, by_link, by_samples, variants
 from ctlib.exemplars.welsh import welsh
-from ctlib.models.stylization import PAPER
+from ctlib.models.stylization_once import StylizationOnce
 
-AUTOMATIC, COARSE, FULL = "automatic", "transfer only", "full chain"
-LINKS = {COARSE: "coarse", FULL: "refined"}
-SITES = {"encoder": ("encoder",), "decoder": ("decoder",), "encoder + decoder": PAPER,
-         "encoder + decoder + skip": (*PAPER, "skip")}  # fmt: skip
+AUTOMATIC = "automatic"
 COUNTS = (0, 1, 10, SAMPLES, 500, ALL)
 SAMPLED = ("nearest", "self")  # references with which samples are counted
 STREETS = "camvid"
-
-
-Steps = Callable[..., dict[str, Tensor]]  # of a picture, a reference and options, see `Exemplar.steps`
 
 
 def main() -> None:
@@ -48,17 +41,17 @@ def main() -> None:
     chosen = parser.parse_args()
     run = results.start("judge_exemplars", **vars(chosen))
     chain = Exemplar.from_pretrained(chosen.transfer, chosen.refine)
-    once = Exemplar.from_pretrained(chosen.once, chosen.refine, once=True) if chosen.once else None
+    chains = variants(chain, StylizationOnce.from_pretrained(chosen.once) if chosen.once else None)
     cases = evaluate_exemplars.cases(chosen.sets, chosen.long_side, limit=chosen.limit)
     streets = evaluate_exemplars.street_cases(chosen.long_side, limit=chosen.streets) if chosen.streets else []
-    steps, also, rows = remembered(chain), perceptual(), []
+    steps, also, rows = chains[BOTH], perceptual(), []
     alone = {AUTOMATIC: partial(automatic, steps)}
     for number, case in enumerate(cases, 1):
-        rows += evaluate_exemplars.judge(alone | others(), after(steps, chain, once), [case], also=also)
-        counted = evaluate_exemplars.judge({}, by_samples(steps), [case], kinds=SAMPLED, also=also)
+        rows += evaluate_exemplars.judge(alone | others(), after(chains), [case], also=also)
+        counted = evaluate_exemplars.judge({}, by_samples(chain, COUNTS), [case], kinds=SAMPLED, also=also)
         rows += [row for row in counted if row["kind"] in SAMPLED]
         print(f"{number} of {len(cases)}: {case.set}, {case.name}", flush=True)
-    plain = {name: partial(after_all, steps, key) for name, key in LINKS.items()}
+    plain = by_link({"": steps})
     guided = {f"{name}, labels": one for name, one in plain.items()}
     rows += evaluate_exemplars.judge(alone, plain, streets, guided=guided, also=also)
     lenders = [
@@ -68,21 +61,6 @@ def main() -> None:
     data = {f"{case.set}/{one.name}": one.sha256 for case in cases + streets for one in case.references.values()}
     print(run.write(rows, references=lenders, data=data))
     tell(rows, chosen.sets)
-
-
-def remembered(chain: Exemplar) -> Steps:
-    """The links of a chain, made once for the methods that share them; pictures are told apart by who they are."""
-
-    @lru_cache(maxsize=16)
-    def steps(rgb: Tensor, reference: Tensor, **options) -> dict[str, Tensor]:
-        return chain.steps(rgb, reference, **options)
-
-    return steps
-
-
-def after_all(steps: Steps, key: str, rgb: Tensor, reference: Tensor, labels=None, **options) -> Tensor:
-    """What one of the links made."""
-    return steps(rgb, reference, **options | ({} if labels is None else {"labels": labels}))[key]
 
 
 def automatic(steps: Steps, rgb: Tensor) -> Tensor:
@@ -95,27 +73,14 @@ def others() -> dict:
     return {name: partial(colorizers.colorize, name) for name in ("zhang2016", "zhang2017", "unet")}
 
 
-def after(steps: Steps, chain: Exemplar, once: Exemplar | None) -> dict:
+def after(chains: dict[str, Steps]) -> dict:
     """All that look at one: the chain and its variants, and what there is beside it."""
-    found = {name: partial(after_all, steps, key) for name, key in LINKS.items()}
-    chains = {label: (steps, {} if sites == PAPER else {"sites": sites}) for label, sites in SITES.items()}
-    chains["gray picture"] = (remembered(GrayFirst(chain.transfer, chain.refine).eval()), {})
-    if once is not None:
-        chains["once"] = (remembered(once), {})
-    for label, (links, options) in chains.items():
-        found |= {f"{name}, {label}": partial(after_all, links, key, **options) for name, key in LINKS.items()}
     beside = {
         "welsh": welsh,
         "superpixels": superpixel_transfer,
-        "reinhard ab of automatic": lambda rgb, reference: reinhard_ab(automatic(steps, rgb), reference),
+        "reinhard ab of automatic": lambda rgb, reference: reinhard_ab(automatic(chains[BOTH], rgb), reference),
     }
-    return found | beside
-
-
-def by_samples(steps: Steps) -> dict:
-    """The chain with more samples and fewer; without any it is automatic."""
-    options = {count: {} if count == SAMPLES else {"samples": count} for count in COUNTS}
-    return {f"{FULL}, {count} samples": partial(after_all, steps, "refined", **one) for count, one in options.items()}
+    return by_link({"": chains[BOTH]}) | by_link(chains) | beside
 
 
 def tell(rows: list[dict], sets: list[str]) -> None:

@@ -110,12 +110,16 @@ def colorize(
     saturation: Annotated[float | None, typer.Option(help="of unet: below 1 is paler, above bolder")] = None,
     hint: Annotated[list[str] | None, typer.Option(help='of zhang2017: "x,y,#rrggbb" in pixels, repeatable')] = None,
     reference: Reference = None,
-    samples: Annotated[str | None, typer.Option(help="of exemplar: patches of color it keeps, 0 to all")] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="of exemplar: any reference, also an unlike one")] = False,
+    samples: Annotated[
+        str | None, typer.Option(help="of exemplar and matching: patches of color they keep, 0 to all")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="of exemplar and matching: trust any reference, also an unlike one")
+    ] = False,
 ) -> None:
     """Color gray photographs at their full size. Exit code 1 if a file of a folder had to be skipped.
 
-    With --reference after another picture: exemplar, welsh, superpixels, reinhard_ab.
+    With --reference after another picture: exemplar, matching, welsh, superpixels, reinhard_ab.
     """
     knobs = {"temperature": temperature, "saturation": saturation, "reference": reference}
     options = {name: value for name, value in knobs.items() if value is not None}

@@ -35,6 +35,7 @@ class Colorizer:
         transfer: in a chain of two networks, the weights of the first.
         function: module and function, of picture and reference, where there is no network.
         first: the colorizer that colors before the function does.
+        by: in that chain, how colors get from the reference to the target.
     """
 
     title: str
@@ -46,6 +47,7 @@ class Colorizer:
     transfer: str = ""
     function: str = ""
     first: str = ""
+    by: str = ""
 
 
 COLORIZERS: dict[str, Colorizer] = {
@@ -71,6 +73,15 @@ COLORIZERS: dict[str, Colorizer] = {
         ("reference", "samples", "trust", "labels", "seed"),
         "xu2020stylization",
         transfer="stylization-compact",
+    ),
+    "matching": Colorizer(
+        "exemplar, by matching",
+        "ctlib.exemplars.chain.Exemplar",
+        "refinement-quarter",
+        ("reference", "samples", "trust", "labels", "seed"),
+        "he2018deep",
+        transfer="stylization-compact",
+        by="matching",
     ),
     "welsh": Colorizer(
         "Welsh",
@@ -183,6 +194,8 @@ def colorize(name: str, rgb: Tensor, *, side: int | None = None, **options) -> T
     if not one.network:
         return chroma.colorize(lambda lightness: lightness.expand(-1, 2, -1, -1) * 0, rgb, side)
     weights = (one.transfer, one.weights) if one.transfer else (one.weights,)
+    if one.by:
+        options["by"] = one.by
     with torch.no_grad():
         return _network(one.network, *weights).colorize(rgb, side=side, **options)
 

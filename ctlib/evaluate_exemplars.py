@@ -43,17 +43,6 @@ After = Callable[[Tensor, Tensor], Tensor]  # the same and a reference (1, 3, h,
 Guided = Callable[[Tensor, Tensor, tuple[Tensor, Tensor]], Tensor]  # the same and labels of both, (H, W) and (h, w)
 
 
-class GrayFirst(Exemplar):
-    """The chain without its first link: the transfer sub-net's encoder, made for color, sees the gray picture.
-
-    The paper's own ablation, as retold, has an encoder trained on gray pictures there.
-    """
-
-    def precolor(self, lightness: Tensor) -> Tensor:
-        """No color: `(B, 2, H, W)`."""
-        return torch.zeros_like(lightness).expand(-1, 2, -1, -1)
-
-
 class Picture(NamedTuple):
     """Its name, its pixels `(1, 3, H, W)` sRGB in [0, 1], its file's SHA-256, labels `(H, W)` int64 or None."""
 
@@ -282,6 +271,7 @@ def by_samples(
     kinds: Sequence[str] = ("nearest", "self"),
     side: int = 256,
     trust: tuple[float, float] | None = TRUST,
+    **options,
 ) -> list[dict]:
     """PSNR of the chain by the number of samples, and of its coarse map, which is made once for all of them.
 
@@ -291,7 +281,7 @@ def by_samples(
         counts: numbers of samples, see `Exemplar.forward`.
         draws: of the places of samples, the same for every picture.
         kinds: of references, of those in `KINDS`.
-        trust: of `Exemplar.forward`.
+        trust, options: of `Exemplar.forward`.
 
     Returns:
         Rows of `set`, `case`, `kind`, `samples` (as text; of the coarse map `"coarse"`), `draw`, `psnr`.
@@ -302,7 +292,7 @@ def by_samples(
         truth, lender = (scaled(one.rgb, side) for one in (case.truth, case.references[kind]))
         lightness = chroma.lightness(truth)
         with torch.no_grad():
-            coarse = chain(lightness, lender, samples=0, trust=trust).coarse
+            coarse = chain(lightness, lender, samples=0, trust=trust, **options).coarse
             made = {("coarse", 0): coarse}
             made |= {one: chain.refine.ab(lightness, sample(coarse, one[0], [one[1]])) for one in tries}
         for (count, draw), ab in made.items():
@@ -348,8 +338,9 @@ def gain(rows: Sequence[dict], one: tuple[str, str], other: tuple[str, str], col
         column: what is compared.
 
     Returns:
-        `mean` of the differences, `error` of that mean (their deviation divided by the root of their number), `wins`,
-        the share of pictures on which `one` has the larger number, `count`.
+        `mean` of the differences, `error` of that mean (their deviation divided by the root of their number), `clear`,
+        whether the mean is more than two of these from 0, `wins`, the share of pictures on which `one` has the larger
+        number, `count`.
 
     Raises:
         ValueError: the two have no picture in common.
@@ -362,5 +353,6 @@ def gain(rows: Sequence[dict], one: tuple[str, str], other: tuple[str, str], col
     if not common:
         raise ValueError(f"gain: {one} and {other} have no picture in common")
     apart = np.array([found[0][case] - found[1][case] for case in common])
-    error = apart.std(ddof=1) / len(apart) ** 0.5 if len(apart) > 1 else float("nan")
-    return {"mean": apart.mean().item(), "error": float(error), "wins": (apart > 0).mean().item(), "count": len(apart)}
+    mean, error = apart.mean().item(), float(apart.std(ddof=1) / len(apart) ** 0.5) if len(apart) > 1 else float("nan")
+    clear = abs(mean) > 2 * error
+    return {"mean": mean, "error": error, "clear": clear, "wins": (apart > 0).mean().item(), "count": len(apart)}

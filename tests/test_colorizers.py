@@ -125,7 +125,7 @@ AFTER = [name for name, one in colorizers.COLORIZERS.items() if "reference" in o
 @pytest.mark.parametrize("name", AFTER)
 def test_a_reference_gives_its_colors_and_none_is_one_clear_line(name):
     rgb, reference = photos.tensor("coffee", 96), photos.tensor("china", 80)
-    loose = {"trust": None} if name == "exemplar" else {}
+    loose = {"trust": None} if "trust" in colorizers.get(name).options else {}
     found = colorizers.colorize(name, rgb, reference=reference, **loose)
     gray = chroma.join(chroma.lightness(rgb), 0 * rgb[:, :2])
     torch.testing.assert_close(colorizers.colorize(name, gray, reference=reference, **loose), found, rtol=0, atol=0.05)
@@ -189,6 +189,14 @@ def test_the_chain_takes_samples_and_labels_through_this_door():
     ):
         with pytest.raises(ValueError, match=message):
             colorizers.colorize("exemplar", rgb, reference=reference, **wrong)
+
+
+def test_matching_is_the_same_chain_by_another_way():
+    rgb, reference = photos.tensor("coffee", 96), photos.tensor("china", 80)
+    net = colorizers._network("ctlib.exemplars.chain.Exemplar", "stylization-compact", "refinement-quarter")
+    found = colorizers.colorize("matching", rgb, reference=reference, samples=9, trust=None)
+    assert torch.equal(found, net.colorize(rgb, reference, samples=9, trust=None, by="matching"))
+    assert not torch.equal(found, net.colorize(rgb, reference, samples=9, trust=None))
 
 
 def test_a_folder_takes_one_reference_by_file_or_tensor(folder, tmp_path):

@@ -139,6 +139,12 @@ def exemplar_scores(record: dict, method: str) -> str:
         (method, "unrelated"): "unrelated reference, these weights",
         (method, "self"): "itself as the reference, these weights",
     }
+    matched = f"{method}, matching"
+    asked |= {
+        (matched, kind): asked[method, kind] + ", by matching"
+        for kind in ("nearest", "unrelated", "self")
+        if any(row["method"] == matched for row in rows)
+    }
     for (name, kind), who in asked.items():
         found = [row for row in rows if (row["method"], row["kind"]) == (name, kind)]
         cells = (f"{sum(row[key] for row in found) / len(found):.{digits}f}" for key, (_, digits) in columns.items())

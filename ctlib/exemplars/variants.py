@@ -1,0 +1,110 @@
+"""The chain with one thing changed: where AdaIN acts, and what the encoder sees. For ablations.
+
+Taught in: notebooks/61_ablate_adain.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+
+import torch
+from torch import Tensor
+
+from ctlib.exemplars.chain import Exemplar
+from ctlib.models.stylization import PAPER, Stylization, normalizer
+from ctlib.models.stylization_once import StylizationOnce
+from ctlib.segment.guides import Guide
+
+COARSE, FULL = "transfer only", "full chain"
+LINKS = {COARSE: "coarse", FULL: "refined"}  # how results are called, and the link of `Exemplar.steps` they are from
+BOTH = "encoder + decoder"
+SITES = {"encoder": ("encoder",), "decoder": ("decoder",), BOTH: PAPER, f"{BOTH} + skip": (*PAPER, "skip")}
+ONCE, STUDENT, GRAY = "once", "the student's once", "gray picture"
+
+Steps = Callable[..., dict[str, Tensor]]  # of a picture, a reference and options, see `Exemplar.steps`
+
+
+class GrayFirst(Exemplar):
+    """The chain without its first link: the transfer sub-net's encoder, made for color, sees the gray picture.
+
+    The paper's own ablation, as retold, has an encoder for gray pictures there.
+    """
+
+    def precolor(self, lightness: Tensor) -> Tensor:
+        """No color: `(B, 2, H, W)`."""
+        return torch.zeros_like(lightness).expand(-1, 2, -1, -1)
+
+
+class Once(Stylization):
+    """The paper's transfer sub-net with AdaIN at one place, its deepest features, where the student has it.
+
+    It takes the weights of a `Stylization`, so that nothing but the place differs.
+    """
+
+    def forward(self, rgb: Tensor, reference: Tensor, labels: Guide | None = None, *, alpha: float = 1.0) -> Tensor:
+        """As `Stylization.forward`."""
+        encoded, wanted = self.encode(rgb), self.encode(reference).levels[-1]
+        changed = normalizer(labels, alpha)(encoded.levels[-1], wanted)
+        return self.decoder(encoded._replace(levels=(*encoded.levels[:-1], changed)))[0]
+
+    @classmethod
+    def of(cls, transfer: Stylization) -> "Once":
+        """A copy of a trained network, in evaluation mode."""
+        copy = cls(transfer.encoder_name).to(next(transfer.parameters()).device)
+        copy.load_state_dict(transfer.state_dict())
+        return copy.eval()
+
+
+def remembered(chain: Exemplar, **options) -> Steps:
+    """`Exemplar.steps` with some options, run once for the methods that share it.
+
+    Pictures are told apart by who they are, not by their pixels.
+    """
+
+    @lru_cache(maxsize=16)
+    def steps(rgb: Tensor, reference: Tensor, **more) -> dict[str, Tensor]:
+        return chain.steps(rgb, reference, **options | more)
+
+    return steps
+
+
+def variants(chain: Exemplar, student: StylizationOnce | None = None, **options) -> dict[str, Steps]:
+    """A chain with AdaIN at each choice of sites, and one whose encoder sees the gray picture.
+
+    Args:
+        chain: trained.
+        student: a transfer sub-net of its own kind, trained with AdaIN once.
+        options: of `Exemplar.steps`, for all of them.
+
+    Returns:
+        By name: those of `SITES`, `"once"`, the student's if there is one, `"gray picture"`.
+    """
+    once, gray = Exemplar(Once.of(chain.transfer), chain.refine), GrayFirst(chain.transfer, chain.refine)
+    found = {name: remembered(chain, sites=sites, **options) for name, sites in SITES.items()}
+    found[ONCE] = remembered(once.eval(), **options)
+    if student is not None:
+        found[STUDENT] = remembered(Exemplar(student, chain.refine).eval(), **options)
+    return found | {GRAY: remembered(gray.eval(), **options)}
+
+
+def by_link(chains: Mapping[str, Steps]) -> dict[str, Callable[..., Tensor]]:
+    """Two methods for each chain, `"transfer only, NAME"` and `"full chain, NAME"`; without a name the link's alone.
+
+    They take a picture, a reference and perhaps label maps of both, see `ctlib.evaluate_exemplars.judge`.
+    """
+    return {
+        f"{link}, {name}" if name else link: partial(_picture, steps, key)
+        for name, steps in chains.items()
+        for link, key in LINKS.items()
+    }
+
+
+def by_samples(chain: Exemplar, counts: Sequence[int | str], **options) -> dict[str, Callable[..., Tensor]]:
+    """The full chain with more samples and fewer, `"full chain, N samples"`; with none it is the first link."""
+    return {
+        f"{FULL}, {count} samples": partial(_picture, remembered(chain, samples=count, **options), LINKS[FULL])
+        for count in counts
+    }
+
+
+def _picture(steps: Steps, key: str, rgb: Tensor, reference: Tensor, labels=None) -> Tensor:
+    return steps(rgb, reference, **({} if labels is None else {"labels": labels}))[key]
