@@ -3,10 +3,11 @@
     CTLIB_DATA=<folder with camvid/, coco/, scenes256/ and weights/> python benchmarks/judge_exemplars.py
 
 Each photograph is colored after the nearest reference of its class, an unrelated one and itself: by the chain and by
-each of its links, with AdaIN at different sites, without the first link, with more samples and fewer, and by methods
-without a network. Road scenes are colored with label maps and without. LPIPS is that of SqueezeNet; its column is left
-out where that cannot be had. The result, `judge_exemplars.json`, goes to `_build/lab/results`; a reviewed copy is the
-record in `book/results`.
+each of its links, as they are shipped, by AdaIN and by matching; by chains that follow every reference, as the paper's
+does, with AdaIN at different sites and without the first link; with more samples and fewer; and by methods without a
+network. Road scenes are colored with label maps and without. LPIPS is that of SqueezeNet; its column is left out where
+that cannot be had. The result, `judge_exemplars.json`, goes to `_build/lab/results`; a reviewed copy is the record in
+`book/results`.
 """
 
 import argparse
@@ -19,12 +20,14 @@ from ctlib import colorizers, evaluate_exemplars, results
 from ctlib.exemplars.chain import ALL, SAMPLES, Exemplar
 from ctlib.exemplars.moments import reinhard_ab
 from ctlib.exemplars.superpixels import superpixel_transfer
-from ctlib.exemplars.variants import BOTH, COARSE, FULL, Steps, by_link, by_samples, variants
+from ctlib.exemplars.variants import BOTH, COARSE, FULL, Steps, by_link, by_samples, remembered, variants
 from ctlib.exemplars.welsh import welsh
 from ctlib.models.stylization_once import StylizationOnce
 
 AUTOMATIC = "automatic"
 COUNTS = (0, 1, 10, SAMPLES, 500, ALL)
+MANY = (500, ALL)
+MATCHING = "matching"
 SAMPLED = ("nearest", "self")  # references with which samples are counted
 STREETS = "camvid"
 
@@ -41,18 +44,24 @@ def main() -> None:
     chosen = parser.parse_args()
     run = results.start("judge_exemplars", **vars(chosen))
     chain = Exemplar.from_pretrained(chosen.transfer, chosen.refine)
-    chains = variants(chain, StylizationOnce.from_pretrained(chosen.once) if chosen.once else None)
+    student = StylizationOnce.from_pretrained(chosen.once) if chosen.once else None
+    chains = {"": remembered(chain), MATCHING: remembered(chain, by="matching")} | variants(chain, student)
+    chains |= {f"{MATCHING}, followed": remembered(chain, by="matching", trust=None)}
     cases = evaluate_exemplars.cases(chosen.sets, chosen.long_side, limit=chosen.limit)
     streets = evaluate_exemplars.street_cases(chosen.long_side, limit=chosen.streets) if chosen.streets else []
-    steps, also, rows = chains[BOTH], perceptual(), []
+    steps, also, rows = chains[""], perceptual(), []
     alone = {AUTOMATIC: partial(automatic, steps)}
     for number, case in enumerate(cases, 1):
         rows += evaluate_exemplars.judge(alone | others(), after(chains), [case], also=also)
-        counted = evaluate_exemplars.judge({}, by_samples(chain, COUNTS), [case], kinds=SAMPLED, also=also)
+        sampled = by_samples(chain, COUNTS) | {
+            name.replace(FULL, f"{FULL}, {MATCHING}"): one
+            for name, one in by_samples(chain, MANY, by="matching").items()
+        }
+        counted = evaluate_exemplars.judge({}, sampled, [case], kinds=SAMPLED, also=also)
         rows += [row for row in counted if row["kind"] in SAMPLED]
         print(f"{number} of {len(cases)}: {case.set}, {case.name}", flush=True)
-    plain = by_link({"": steps})
-    guided = {f"{name}, labels": one for name, one in plain.items()}
+    plain = by_link({"": steps, BOTH: chains[BOTH]})
+    guided = by_link({"labels": chains[BOTH]})
     rows += evaluate_exemplars.judge(alone, plain, streets, guided=guided, also=also)
     lenders = [
         {"set": case.set, "case": case.name} | {kind: one.name for kind, one in case.references.items()}
@@ -78,9 +87,9 @@ def after(chains: dict[str, Steps]) -> dict:
     beside = {
         "welsh": welsh,
         "superpixels": superpixel_transfer,
-        "reinhard ab of automatic": lambda rgb, reference: reinhard_ab(automatic(chains[BOTH], rgb), reference),
+        "reinhard ab of automatic": lambda rgb, reference: reinhard_ab(automatic(chains[""], rgb), reference),
     }
-    return by_link({"": chains[BOTH]}) | by_link(chains) | beside
+    return by_link(chains) | beside
 
 
 def tell(rows: list[dict], sets: list[str]) -> None:

@@ -7,7 +7,7 @@ r"""The chain of exemplar colorization (Xu et al. 2020): pre-colorize, transfer,
 4. The colorization sub-net takes the samples for hints and colors the target once more.
 
 Between 2 and 3 stands something that is not in the paper: a reference that looks unlike the target, when both are gray,
-is followed less, or not at all (`Exemplar.trust`). Without it the chain colors anything after anything. And the second
+is followed less, or not at all (`trusted`). Without it the chain colors anything after anything. And the second
 link can be another one, `by="matching"`, which knows where in the reference a color stands.
 
 The target's L\* goes through unaltered; that is what keeps its structure. The authors' code does not wire this chain;
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from ctlib import check, chroma, hints, ops
-from ctlib.exemplars.matching import matched
+from ctlib.exemplars.matching import compared, matched, mutual
 from ctlib.hints import Hints
 from ctlib.models.refinement import Refinement
 from ctlib.models.stylization import MULTIPLE, Stylization, scaled
@@ -36,7 +36,7 @@ from ctlib.segment.guides import Guide, guide
 ALL = "all"
 WAYS = ("adain", "matching")  # to coarse colors: the paper's transfer sub-net, or correspondence of deep features
 SAMPLES = 100
-TRUST = (0.33, 0.45)  # unlikeness up to which a reference is followed, and from which on it is not; of encoder compact
+TRUST = (0.57, 0.6)  # likeness up to which a reference is not followed, and from which on it is; of encoder compact
 PARTS = {"transfer": (Stylization, StylizationOnce), "refine": (Refinement,)}  # folders of a saved chain
 
 
@@ -82,8 +82,8 @@ class Exemplar(nn.Module):
             samples: number of patches of 1 to 9 pixels whose coarse color is kept; 0 for none, which leaves the target
                 as it was pre-colored; `"all"` for all pixels.
             seeds: of their places, one a target or one for all.
-            trust: the two bounds of `Exemplar.trust`; None follows every reference, as the paper does. With labels
-                somebody has said what belongs together, and trust is not asked.
+            trust: the two bounds of `trusted`; None follows every reference, as the paper does. With labels somebody
+                has said what belongs together, and trust is not asked.
             by: one of `WAYS`: how colors get from the reference to the target.
             options: of that: `sites` and `alpha` of the transfer; `temperature` of the matching.
 
@@ -93,49 +93,16 @@ class Exemplar(nn.Module):
         count_of(samples)
         if by not in WAYS:
             raise ValueError(f"by: expected one of {', '.join(WAYS)}, got {by!r}")
-        precolored = self.precolor(lightness)
+        precolored, doubted = self.precolor(lightness), trust is not None and labels is None
+        likeness = compared(self.transfer.encoder, lightness, reference) if doubted or by == "matching" else None
         if by == "adain":
             coarse = self.coarse(lightness, precolored, reference, labels, **options)
         else:
-            found = matched(self.transfer.encoder, lightness, reference, labels, **options)
-            coarse = chroma.resize(found, lightness.shape[2:])
-        if trust is not None and labels is None:
-            coarse = precolored + self.trust(lightness, reference, trust) * (coarse - precolored)
+            coarse = chroma.resize(matched(likeness, reference, labels, **options), lightness.shape[2:])
+        if doubted:
+            coarse = precolored + trusted(mutual(likeness), trust).view(-1, 1, 1, 1) * (coarse - precolored)
         given = sample(coarse, samples, seeds)
         return Steps(precolored, coarse, given, self.refine.ab(lightness, given))
-
-    @torch.no_grad()
-    def trust(self, lightness: Tensor, reference: Tensor, bounds: tuple[float, float] = TRUST) -> Tensor:
-        r"""How far a reference is followed: by how much it looks like the target, both of them gray.
-
-        $$u = \lVert s(t) - s(r) \rVert / \lVert s(t) \rVert$$
-
-        with s the means and deviations of the encoder's deepest features. AdaIN moves just these, so where they are far
-        apart without any color, what it moves is not color alone.
-
-        Args:
-            lightness, reference: as in `forward`.
-            bounds: unlikeness u at which trust begins to fall from 1, and at which it is 0.
-
-        Returns:
-            `(B, 1, 1, 1)` in [0, 1].
-
-        Raises:
-            ValueError: bounds that do not rise.
-        """
-        full, none = bounds
-        if not 0 <= full < none:
-            raise ValueError(f"trust: expected two rising numbers of at least 0, got {bounds!r}")
-        deepest = f"relu{len(self.transfer.encoder.counts)}_1"
-
-        def seen(lightness: Tensor) -> Tensor:
-            gray = chroma.join(lightness, lightness.new_zeros(len(lightness), 2, 1, 1))
-            features = self.transfer.encoder(gray, [deepest])[deepest]
-            return torch.cat([features.mean((2, 3)), features.std((2, 3))], dim=1)
-
-        own, other = seen(lightness), seen(chroma.lightness(reference))
-        unlike = (own - other).norm(dim=1) / own.norm(dim=1).clamp(min=1e-6)
-        return ((none - unlike) / (none - full)).clamp(0, 1).view(-1, 1, 1, 1).to(lightness)
 
     def precolor(self, lightness: Tensor) -> Tensor:
         """The first link: a and b `(B, 2, H, W)` of lightness alone, from an empty map and an empty mask."""
@@ -241,6 +208,22 @@ class Exemplar(nn.Module):
         if not refine:
             transfer, refine = (str(Path(transfer) / part) for part in PARTS)
         return cls(kind.from_pretrained(transfer), Refinement.from_pretrained(refine)).eval()
+
+
+def trusted(likeness: Tensor, bounds: tuple[float, float] = TRUST) -> Tensor:
+    """How far a reference is followed, 0 to 1, by how much it looks like the target, both of them gray.
+
+    Args:
+        likeness: `(B,)`, see `ctlib.exemplars.matching.mutual`.
+        bounds: up to the first a reference is not followed, from the second on it is.
+
+    Raises:
+        ValueError: bounds that do not rise.
+    """
+    none, full = bounds
+    if not none < full:
+        raise ValueError(f"trust: expected two rising numbers, got {bounds!r}")
+    return ((likeness - none) / (full - none)).clamp(0, 1)
 
 
 def sample(coarse: Tensor, samples: int | str, seeds: Sequence[int]) -> Hints:

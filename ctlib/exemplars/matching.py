@@ -14,6 +14,7 @@ Taught in: notebooks/51_exemplar_colorization.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,21 +29,51 @@ PLACES = 64 * 64  # of each picture, at most, that are compared
 TEMPERATURE = 0.05
 
 
+class Likeness(NamedTuple):
+    """Of the places of targets and of their references: `(B, places, places)`, mean cosines; the grids' sizes."""
+
+    places: Tensor
+    target: tuple[int, int]
+    reference: tuple[int, int]
+
+
 @torch.no_grad()
-def matched(
-    encoder: Pyramid,
-    lightness: Tensor,
-    reference: Tensor,
-    labels: Guide | None = None,
-    *,
-    temperature: float = TEMPERATURE,
-) -> Tensor:
-    r"""Colors of a reference, laid out as a target asks for.
+def compared(encoder: Pyramid, lightness: Tensor, reference: Tensor) -> Likeness:
+    r"""How much each place of a target looks like each of a reference, both of them gray.
 
     Args:
         encoder: frozen, for sRGB.
         lightness: `(B, 1, H, W)` L\* in [0, 100], sides that 8 divides.
         reference: `(B or 1, 3, h, w)` sRGB in [0, 1], the same, of another size perhaps.
+
+    Returns:
+        Mean over `LAYERS` of the features' cosines, on grids of a quarter of the sides or less.
+    """
+    other = chroma.lightness(reference).expand(len(lightness), -1, -1, -1)
+    sizes = _size(lightness.shape[2:]), _size(other.shape[2:])
+    found = [_cosines(encoder, *pair, sizes) for pair in zip(lightness.split(1), other.split(1), strict=True)]
+    return Likeness(torch.stack(found), *sizes)
+
+
+@torch.no_grad()
+def mutual(likeness: Likeness) -> Tensor:
+    """How well both pictures find themselves in each other: `(B,)`, at most 1.
+
+    The mean over a picture's places of its best cosine, of whichever picture it is lower. A reference that holds what
+    the target shows and much else finds itself less, as one that holds nothing of it does.
+    """
+    return torch.minimum(*(likeness.places.amax(axis).mean(1) for axis in (1, 2)))
+
+
+@torch.no_grad()
+def matched(
+    likeness: Likeness, reference: Tensor, labels: Guide | None = None, *, temperature: float = TEMPERATURE
+) -> Tensor:
+    r"""Colors of a reference, laid out as a target asks for.
+
+    Args:
+        likeness: of `compared`.
+        reference: `(B or 1, 3, h, w)` sRGB in [0, 1].
         labels: of one target and its reference, see `ctlib.segment.guides.guide`: places of a label look only at those
             of the same.
         temperature: $\tau$; the smaller, the fewer places are averaged.
@@ -55,27 +86,20 @@ def matched(
     """
     if not temperature > 0:
         raise ValueError(f"temperature: expected a number above 0, got {temperature!r}")
-    lab = ops.rgb_to_lab(reference)
-    sizes = [_size(picture.shape[2:]) for picture in (lightness, lab)]
-    colors = _resized(lab[:, 1:], sizes[1]).flatten(2)
-    found = []
-    for number, target in enumerate(lightness.split(1)):
-        row = number if len(lab) > 1 else 0
-        likeness = _likeness(encoder, target, lab[row : row + 1, :1], sizes)
-        if labels is not None:
-            places = (functional.interpolate(one[None].float(), size) for one, size in zip(labels, sizes, strict=False))
-            own, other = (one.flatten() for one in places)
-            same = own[:, None] == other
-            # a label that no place of the small map kept, and what has none, looks everywhere
-            free = (own < 0) | ~same.any(1)
-            likeness = likeness.masked_fill(~(same | free[:, None]), -math.inf)
-        weights = (likeness / temperature).softmax(1)
-        found.append((colors[row] @ weights.mT).view(1, 2, *sizes[0]))
-    return torch.cat(found)
+    places = likeness.places
+    if labels is not None:
+        maps = ((labels.source, likeness.target), (labels.reference, likeness.reference))
+        own, other = (functional.interpolate(one[None].float(), size).flatten() for one, size in maps)
+        same = own[:, None] == other
+        # what has no label, or one that no place of the small map kept, looks everywhere
+        free = (own < 0) | ~same.any(1)
+        places = places.masked_fill(~(same | free[:, None]), -math.inf)
+    colors = _resized(ops.rgb_to_lab(reference)[:, 1:], likeness.reference).flatten(2)
+    return (colors @ (places / temperature).softmax(2).mT).view(len(places), 2, *likeness.target)
 
 
-def _likeness(encoder: Pyramid, target: Tensor, reference: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
-    """Mean cosine over the layers of all places of a target and all of a reference, `(places, places)`."""
+def _cosines(encoder: Pyramid, target: Tensor, reference: Tensor, sizes: tuple[tuple[int, int], ...]) -> Tensor:
+    """Of one target and one reference, `(places, places)`."""
     both = []
     for lightness in (target, reference):
         gray = chroma.join(lightness, lightness.new_zeros(1, 2, 1, 1))

@@ -70,6 +70,9 @@ def remembered(chain: Exemplar, **options) -> Steps:
 def variants(chain: Exemplar, student: StylizationOnce | None = None, **options) -> dict[str, Steps]:
     """A chain with AdaIN at each choice of sites, and one whose encoder sees the gray picture.
 
+    They follow every reference, as the paper does, so that nothing but the place differs; see `trusted` in
+    `ctlib.exemplars.chain`.
+
     Args:
         chain: trained.
         student: a transfer sub-net of its own kind, trained with AdaIN once.
@@ -78,6 +81,7 @@ def variants(chain: Exemplar, student: StylizationOnce | None = None, **options)
     Returns:
         By name: those of `SITES`, `"once"`, the student's if there is one, `"gray picture"`.
     """
+    options = {"trust": None} | options
     once, gray = Exemplar(Once.of(chain.transfer), chain.refine), GrayFirst(chain.transfer, chain.refine)
     found = {name: remembered(chain, sites=sites, **options) for name, sites in SITES.items()}
     found[ONCE] = remembered(once.eval(), **options)

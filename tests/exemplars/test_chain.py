@@ -10,8 +10,8 @@ from ctlib import chroma, color, ops
 from ctlib.checkpoints import CheckpointError
 from ctlib.data import photos
 from ctlib.exemplars import chain
-from ctlib.exemplars.chain import Exemplar, sample
-from ctlib.exemplars.matching import matched
+from ctlib.exemplars.chain import Exemplar, sample, trusted
+from ctlib.exemplars.matching import compared, matched, mutual
 from ctlib.models.refinement import Refinement
 from ctlib.models.stylization import Stylization
 from ctlib.models.stylization_once import StylizationOnce
@@ -120,7 +120,7 @@ def test_labels_and_batches(net, pictures):
 def test_coarse_colors_by_matching(net, pictures):
     lightness, reference = chroma.lightness(pictures[0][..., :64, :96]), pictures[1][..., :48, :96]
     made = net(lightness, reference, samples=9, by="matching")
-    wanted = chroma.resize(matched(net.transfer.encoder, lightness, reference), (64, 96))
+    wanted = chroma.resize(matched(compared(net.transfer.encoder, lightness, reference), reference), (64, 96))
     torch.testing.assert_close(made.coarse, wanted)
     assert torch.equal(made.hints.mask, net(lightness, reference, samples=9).hints.mask)
     soft = net.steps(*pictures, by="matching", temperature=9.0, trust=None, side=SIDE)["coarse"]
@@ -132,24 +132,18 @@ def test_coarse_colors_by_matching(net, pictures):
 @torch.no_grad()
 def test_trust_by_hand(net, pictures):
     lightness, reference = chroma.lightness(pictures[0][..., :64, :96]), pictures[1][..., :48, :96]
-
-    def seen(lightness):
-        found = net.transfer.encoder(chroma.join(lightness, 0 * lightness.expand(-1, 2, -1, -1)), ["relu4_1"])
-        return torch.cat([found["relu4_1"].mean((2, 3)), found["relu4_1"].std((2, 3))], dim=1)
-
-    own, other = seen(lightness), seen(chroma.lightness(reference))
-    unlike = ((own - other).norm() / own.norm()).item()
-    assert net.trust(lightness, reference, (unlike - 0.1, unlike + 0.3)).item() == pytest.approx(0.75, abs=1e-3)
-    assert net.trust(lightness, reference, (unlike + 0.1, unlike + 0.2)).item() == 1
-    assert net.trust(lightness, chroma.join(lightness, 0 * lightness.expand(-1, 2, -1, -1))).item() == 1
+    likeness = mutual(compared(net.transfer.encoder, lightness, reference))
+    like = likeness.item()
+    assert trusted(likeness, (like - 0.3, like + 0.1)).item() == pytest.approx(0.75, abs=1e-3)
+    assert trusted(likeness, (like - 0.2, like - 0.1)).item() == 1 == trusted(torch.ones(1)).item()
     followed, doubted, refused = (
         net(lightness, reference, samples=9, trust=trust)
-        for trust in (None, (unlike - 0.1, unlike + 0.1), (0.0, unlike / 2))
+        for trust in (None, (like - 0.1, like + 0.1), (like + 0.1, like + 0.2))
     )
     half = (followed.coarse + followed.precolored) / 2
     torch.testing.assert_close(doubted.coarse, half, rtol=1e-3, atol=1e-2)
     assert torch.equal(refused.coarse, refused.precolored)
-    with pytest.raises(ValueError, match=r"trust: expected two rising numbers of at least 0, got \(0.5, 0.5\)"):
+    with pytest.raises(ValueError, match=r"trust: expected two rising numbers, got \(0.5, 0.5\)"):
         net.colorize(*pictures, trust=(0.5, 0.5), side=SIDE)
 
 

@@ -5,7 +5,8 @@ import torch
 
 from ctlib import chroma, color, ops
 from ctlib.data import photos
-from ctlib.exemplars.matching import PLACES, matched
+from ctlib.exemplars import matching
+from ctlib.exemplars.matching import PLACES, compared, mutual
 from ctlib.models import style_encoders
 from ctlib.segment.guides import guide
 
@@ -17,6 +18,10 @@ def encoder():
 
 def picture(name: str, height: int = 96, width: int = 128) -> torch.Tensor:
     return chroma.resize(photos.tensor(name, 160), (height, width)).clamp(0, 1)
+
+
+def matched(encoder, lightness, reference, *labels, **options) -> torch.Tensor:
+    return matching.matched(compared(encoder, lightness, reference), reference, *labels, **options)
 
 
 def test_a_picture_finds_its_own_colors(encoder):
@@ -36,6 +41,18 @@ def test_colors_follow_what_they_belong_to(encoder):
     own = ops.rgb_to_lab(rgb)[:, 1:]
     small = chroma.resize(own, there.shape[2:])
     assert (mirrored - small).abs().mean() < 0.5 * small.abs().mean() > (there - small).abs().mean()
+
+
+def test_likeness_is_mutual(encoder):
+    coffee, china = picture("coffee"), picture("china", 64, 96)
+    there, back = (mutual(compared(encoder, chroma.lightness(a), b)) for a, b in ((coffee, china), (china, coffee)))
+    torch.testing.assert_close(there, back, rtol=0, atol=2e-3)
+    own = mutual(compared(encoder, chroma.lightness(coffee), coffee))
+    assert own.item() == pytest.approx(1, abs=1e-3) and there.shape == (1,) and there < 0.95
+    found = compared(encoder, chroma.lightness(coffee), china)
+    assert found.places.shape == (1, 24 * 32, 16 * 24) and found.target == (24, 32) and found.reference == (16, 24)
+    best = found.places[0].max(1).values.mean(), found.places[0].max(0).values.mean()
+    assert there.item() == pytest.approx(min(best).item(), abs=1e-4)
 
 
 def test_one_color_and_other_sizes(encoder):

@@ -104,3 +104,11 @@ def test_labels_go_through(chain, pictures):
         one[: len(one) // 2] = 1
     method = variants.by_link({"": variants.remembered(chain, side=SIDE)})["transfer only"]
     assert not torch.allclose(method(*pictures, labels), method(*pictures), atol=1e-3)
+
+
+def test_variants_follow_every_reference(chain, pictures, made):
+    blind = chain.steps(*pictures, side=SIDE, trust=None)
+    for link in ("coarse", "refined"):
+        torch.testing.assert_close(made[variants.BOTH][link], blind[link])
+    deaf = variants.variants(chain, side=SIDE, trust=(2.0, 3.0))[variants.BOTH](*pictures)
+    torch.testing.assert_close(deaf["coarse"], deaf["precolored"])
