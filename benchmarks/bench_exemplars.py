@@ -23,6 +23,7 @@ from ctlib.bench import timing
 from ctlib.bench.timing import Case, Contender
 from ctlib.data import photos
 from ctlib.exemplars.chain import SAMPLES, Exemplar, sample
+from ctlib.exemplars.matching import compared, matched, mutual
 from ctlib.exemplars.superpixels import superpixel_transfer
 from ctlib.exemplars.welsh import welsh
 
@@ -86,8 +87,11 @@ def case(chain: Exemplar, rgb: Tensor, reference: Tensor) -> Case:
     contenders: dict[str, Callable[[Tensor, Tensor], object]] = {
         CHAIN: lambda rgb, reference: chain.colorize(rgb, reference, side=side),
         SMALL: lambda rgb, reference: chain.colorize(rgb, reference, side=256),
+        f"{CHAIN}, matching": lambda rgb, reference: chain.colorize(rgb, reference, side=side, by="matching"),
         "link 1, pre-color": lambda *_: chain.precolor(lightness),
         "link 2, transfer": lambda *_: chain.coarse(lightness, before, reference),
+        "weigh the reference": lambda *_: mutual(compared(chain.transfer.encoder, lightness, reference)),
+        "link 2, matching": lambda *_: matched(compared(chain.transfer.encoder, lightness, reference), reference),
         "link 3, sample": lambda *_: sample(coarse, SAMPLES, [0]),
         "link 4, refine": lambda *_: chain.refine.ab(lightness, sampled),
         "to sRGB": lambda *_: chroma.shown(lightness, ab),
