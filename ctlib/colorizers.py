@@ -97,7 +97,7 @@ COLORIZERS: dict[str, Colorizer] = {
         cite="gupta2012image",
     ),
     "reinhard_ab": Colorizer(
-        "Zhang 2017, then Reinhard on a and b",
+        "Zhang 2017, then Reinhard",
         function="ctlib.exemplars.moments.reinhard_ab",
         options=("reference",),
         cite="reinhard2001color",
