@@ -20,7 +20,7 @@ from ctlib import colorizers, evaluate_exemplars, results
 from ctlib.exemplars.chain import ALL, SAMPLES, Exemplar
 from ctlib.exemplars.moments import reinhard_ab
 from ctlib.exemplars.superpixels import superpixel_transfer
-from ctlib.exemplars.variants import BOTH, COARSE, FULL, Steps, by_link, by_samples, remembered, variants
+from ctlib.exemplars.variants import BOTH, COARSE, FULL, Way, by_link, remembered, variants, with_samples
 from ctlib.exemplars.welsh import welsh
 from ctlib.models.stylization_once import StylizationOnce
 
@@ -53,9 +53,9 @@ def main() -> None:
     alone = {AUTOMATIC: partial(automatic, steps)}
     for number, case in enumerate(cases, 1):
         rows += evaluate_exemplars.judge(alone | others(), after(chains), [case], also=also)
-        sampled = by_samples(chain, COUNTS) | {
+        sampled = with_samples(chain, COUNTS) | {
             name.replace(FULL, f"{FULL}, {MATCHING}"): one
-            for name, one in by_samples(chain, MANY, by="matching").items()
+            for name, one in with_samples(chain, MANY, by="matching").items()
         }
         counted = evaluate_exemplars.judge({}, sampled, [case], kinds=SAMPLED, also=also)
         rows += [row for row in counted if row["kind"] in SAMPLED]
@@ -72,7 +72,7 @@ def main() -> None:
     tell(rows, chosen.sets)
 
 
-def automatic(steps: Steps, rgb: Tensor) -> Tensor:
+def automatic(steps: Way, rgb: Tensor) -> Tensor:
     """The first link's, for which it does not matter what reference is given."""
     return steps(rgb, rgb)["precolored"]
 
@@ -82,7 +82,7 @@ def others() -> dict:
     return {name: partial(colorizers.colorize, name) for name in ("zhang2016", "zhang2017", "unet")}
 
 
-def after(chains: dict[str, Steps]) -> dict:
+def after(chains: dict[str, Way]) -> dict:
     """All that look at one: the chain and its variants, and what there is beside it."""
     beside = {
         "welsh": welsh,

@@ -126,6 +126,8 @@ def colorize(
     if hint:
         options["hints"] = [_hint(text) for text in hint]
     if follow:
+        if "trust" not in colorizers.get(method).options:
+            raise ValueError(f"--follow: {method} does not weigh its reference; exemplar and matching do")
         options["trust"] = None
     if samples is not None:
         options["samples"] = int(samples) if samples.isdecimal() else samples  # "all"; the chain says what is wrong

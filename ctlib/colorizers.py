@@ -32,7 +32,7 @@ class Colorizer:
         options: what it takes beside the picture and `side`; with `"reference"` among them it needs one.
         cite: key in `book/references.bib`, empty for a baseline.
         side: pixels, at which size it does best; 0 for what looks at pictures as they are.
-        transfer: in a chain of two networks, the weights of the first.
+        transfer: in a chain of two networks, the weights of the transfer sub-net; `weights` are the other's.
         function: module and function, of picture and reference, where there is no network.
         first: the colorizer that colors before the function does.
         by: in that chain, how colors get from the reference to the target.

@@ -242,7 +242,7 @@ def test_the_command_colors_after_a_reference(folder, tmp_path):
         (("exemplar", "-r", tmp_path / "none.png"), "none.png"),
         (("exemplar", "-r", file, "--samples", "many"), "samples: expected a whole number of at least 0, or 'all'"),
         (("zhang2017", "-r", file), "zhang2017 has no option 'reference'"),
-        (("welsh", "-r", file, "--follow"), "welsh has no option 'trust'"),
+        (("welsh", "-r", file, "--follow"), "--follow: welsh does not weigh its reference; exemplar and matching do"),
         (("welsh", "-r", file, "--samples", 3), "welsh has no option 'samples'; it takes reference, seed"),
     ):
         wrong = run(folder / "gray.png", "-o", tmp_path / "b.png", "-m", *arguments)

@@ -10,7 +10,7 @@ import json
 import re
 from pathlib import Path
 
-from ship import KINDS, UNJUDGED
+from ship import KINDS, UNJUDGED, exemplar_scores
 
 from ctlib import checkpoints, colorizers, methods
 from ctlib.atomic import replacing
@@ -49,6 +49,8 @@ def main() -> None:
         path = checkpoints.SHIPPED / folder / "README.md"
         network = json.loads(path.with_name(checkpoints.CONFIG).read_text(encoding="utf-8"))
         kind = next(kind for option, kind in KINDS.items() if option in network)
+        if (kind.scores is exemplar_scores) != (record["stem"] == "judge_exemplars"):
+            continue  # that record has rows of colorizers that another one judges
         card = rejudged(path.read_text(encoding="utf-8"), kind.scores(record, name))
         with replacing(path) as temporary:
             temporary.write_text(card, encoding="utf-8")

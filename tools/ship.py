@@ -149,7 +149,15 @@ def exemplar_scores(record: dict, method: str) -> str:
         found = [row for row in rows if (row["method"], row["kind"]) == (name, kind)]
         cells = (f"{sum(row[key] for row in found) / len(found):.{digits}f}" for key, (_, digits) in columns.items())
         lines.append(f"| Held back, {len(found)} photographs, {who} | {' | '.join(cells)} |")
-    chain = f"In a chain with {record['parameters']['transfer']}, 100 samples of its colors."
+    chain = (
+        f"In a chain with {record['parameters']['transfer']}, 100 samples of its colors; a reference that looks unlike "
+    )
+    chain += "is followed less (`trust`)."
+    blind = [
+        row["psnr"] for row in rows if row["method"] == f"{method}, encoder + decoder" and row["kind"] == "unrelated"
+    ]
+    if blind:
+        chain += f" Followed as in the paper, an unrelated one gives {sum(blind) / len(blind):.2f} dB."
     where = f"Measured at {record['parameters']['long_side']} px by `benchmarks/judge_exemplars.py`"
     return "\n".join([*lines, "", chain, "", f"{where}, commit {record['commit']}."])
 
@@ -225,6 +233,7 @@ out = network.recolor(source, palette)  # (B, 3, H, W) sRGB in [0, 1]; {colors} 
 }
 _COLORIZER = {
     "pairs": "made gray",
+    "unit": "pictures",
     "unseen": "a fifth of each set, by the hash of the file, and the photographs that come with the packages",
     "scores": color_scores,
 }

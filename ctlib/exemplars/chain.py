@@ -79,8 +79,8 @@ class Exemplar(nn.Module):
             lightness: `(B, 1, H, W)` L\* in [0, 100], sides that 8 divides.
             reference: `(B or 1, 3, h, w)` sRGB in [0, 1], the same, of another size perhaps.
             labels: of one target and its reference, see `ctlib.segment.guides.guide`.
-            samples: number of patches of 1 to 9 pixels whose coarse color is kept; 0 for none, which leaves the target
-                as it was pre-colored; `"all"` for all pixels.
+            samples: number of patches of 1 to 9 pixels a side whose coarse color is kept; 0 for none, which leaves
+                the target as it was pre-colored; `"all"` for all pixels.
             seeds: of their places, one a target or one for all.
             trust: the two bounds of `trusted`; None follows every reference, as the paper does. With labels somebody
                 has said what belongs together, and trust is not asked.

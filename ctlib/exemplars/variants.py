@@ -20,7 +20,7 @@ BOTH = "encoder + decoder"
 SITES = {"encoder": ("encoder",), "decoder": ("decoder",), BOTH: PAPER, f"{BOTH} + skip": (*PAPER, "skip")}
 ONCE, STUDENT, GRAY = "once", "the student's once", "gray picture"
 
-Steps = Callable[..., dict[str, Tensor]]  # of a picture, a reference and options, see `Exemplar.steps`
+Way = Callable[..., dict[str, Tensor]]  # of a picture, a reference and options, see `Exemplar.steps`
 
 
 class GrayFirst(Exemplar):
@@ -54,7 +54,7 @@ class Once(Stylization):
         return copy.eval()
 
 
-def remembered(chain: Exemplar, **options) -> Steps:
+def remembered(chain: Exemplar, **options) -> Way:
     """`Exemplar.steps` with some options, run once for the methods that share it.
 
     Pictures are told apart by who they are, not by their pixels.
@@ -67,7 +67,7 @@ def remembered(chain: Exemplar, **options) -> Steps:
     return steps
 
 
-def variants(chain: Exemplar, student: StylizationOnce | None = None, **options) -> dict[str, Steps]:
+def variants(chain: Exemplar, student: StylizationOnce | None = None, **options) -> dict[str, Way]:
     """A chain with AdaIN at each choice of sites, and one whose encoder sees the gray picture.
 
     They follow every reference, as the paper does, so that nothing but the place differs; see `trusted` in
@@ -90,7 +90,7 @@ def variants(chain: Exemplar, student: StylizationOnce | None = None, **options)
     return found | {GRAY: remembered(gray.eval(), **options)}
 
 
-def by_link(chains: Mapping[str, Steps]) -> dict[str, Callable[..., Tensor]]:
+def by_link(chains: Mapping[str, Way]) -> dict[str, Callable[..., Tensor]]:
     """Two methods for each chain, `"transfer only, NAME"` and `"full chain, NAME"`; without a name the link's alone.
 
     They take a picture, a reference and perhaps label maps of both, see `ctlib.evaluate_exemplars.judge`.
@@ -102,7 +102,7 @@ def by_link(chains: Mapping[str, Steps]) -> dict[str, Callable[..., Tensor]]:
     }
 
 
-def by_samples(chain: Exemplar, counts: Sequence[int | str], **options) -> dict[str, Callable[..., Tensor]]:
+def with_samples(chain: Exemplar, counts: Sequence[int | str], **options) -> dict[str, Callable[..., Tensor]]:
     """The full chain with more samples and fewer, `"full chain, N samples"`; with none it is the first link."""
     return {
         f"{FULL}, {count} samples": partial(_picture, remembered(chain, samples=count, **options), LINKS[FULL])
@@ -110,5 +110,5 @@ def by_samples(chain: Exemplar, counts: Sequence[int | str], **options) -> dict[
     }
 
 
-def _picture(steps: Steps, key: str, rgb: Tensor, reference: Tensor, labels=None) -> Tensor:
+def _picture(steps: Way, key: str, rgb: Tensor, reference: Tensor, labels=None) -> Tensor:
     return steps(rgb, reference, **({} if labels is None else {"labels": labels}))[key]

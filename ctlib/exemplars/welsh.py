@@ -39,7 +39,7 @@ def welsh(
     Args:
         rgb: `(B, 3, H, W)` sRGB in [0, 1], of which only L\* counts.
         reference: `(B or 1, 3, H', W')` sRGB in [0, 1], at least 32 pixels a side, in color.
-        samples: pixels of the reference to choose from; the largest square number below.
+        samples: pixels of the reference to choose from; rounded down to a square number.
         window: pixels a side, an odd number, that a deviation of lightness is taken over.
         texture: how much deviation counts beside lightness, 0 to below 1.
         seed: of the places of the samples.

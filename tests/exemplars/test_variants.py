@@ -90,7 +90,7 @@ def test_methods_share_what_was_run(chain, pictures):
 
 
 def test_samples_from_none_to_all(chain, pictures):
-    methods = variants.by_samples(chain, (0, 20, "all"), side=SIDE)
+    methods = variants.with_samples(chain, (0, 20, "all"), side=SIDE)
     assert list(methods) == [f"full chain, {count} samples" for count in (0, 20, "all")]
     none, some, every = (method(*pictures) for method in methods.values())
     made = chain.steps(*pictures, side=SIDE, samples=20)
