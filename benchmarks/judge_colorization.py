@@ -56,7 +56,7 @@ def main() -> None:
 def studied(run: results.Run, steps: int) -> dict:
     """The study's network from three seeds."""
     options = {"sets": list(SEEN), "size": 160, "side": SIDE, "augment": True, **COMBOS["lab_l2"]}
-    options |= {"steps": steps, "batch": 8, "schedule": "cosine", "precision": "bf16"}
+    options |= {"steps": steps, "batch": 8, "schedule": "cosine"}
     found = {}
     for seed in range(3):
         chosen = options | {"seed": seed}

@@ -30,9 +30,10 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=30, help="pictures of each set to judge on, of those held back")
     parser.add_argument("--combos", nargs="+", default=list(COMBOS), help="of output and loss")
     parser.add_argument("--encoders", nargs="+", default=list(ENCODERS))
+    parser.add_argument("--precision", default="no", choices=["no", "bf16"], help="bf16 only where a processor has it")
     chosen = parser.parse_args()
     training = {"sets": chosen.sets, "size": 160, "side": chosen.side, "steps": chosen.steps, "batch": 8}
-    training |= {"augment": True, "precision": "bf16", "log_every": 50, "save_every": chosen.steps}
+    training |= {"augment": True, "precision": chosen.precision, "log_every": 50, "save_every": chosen.steps}
     run = results.start("judge_colorization_losses", seeds=chosen.seeds, limit=chosen.limit, **training)
     cases = evaluate_colorization.cases(chosen.sets, round(1.15 * chosen.side), limit=chosen.limit)  # 4:3, side² pixels
     lpips, began = Lpips("squeeze"), time.perf_counter()
