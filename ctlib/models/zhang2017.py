@@ -165,8 +165,8 @@ class Zhang2017(nn.Module, Pretrained):
             rgb: `(B, 3, H, W)` sRGB in [0, 1], of which only the lightness counts.
             hints: local: `Hints` at the size of `rgb`, see `ctlib.hints.from_points`; global: `(B, 316)`.
             side: the network sees about side x side pixels.
-            spread: whether what it misses of local hints is added around them, see `ctlib.hints.spread`. The authors'
-                program has nothing like it.
+            spread: whether local hints outvote it around them, see `ctlib.hints.spread`. The authors' program has
+                nothing like it.
 
         Returns:
             `(B, 3, H, W)` sRGB in [0, 1] with the lightness of `rgb`.
