@@ -22,10 +22,11 @@ from ctlib import chroma, results
 from ctlib.bench import timing
 from ctlib.bench.timing import Case, Contender
 from ctlib.data import photos
-from ctlib.exemplars.chain import SAMPLES, Exemplar, sample
-from ctlib.exemplars.matching import compared, matched, mutual
+from ctlib.exemplars.chain import DOUBT, SAMPLES, Exemplar, sample
+from ctlib.exemplars.matching import compared, matched, weighed
 from ctlib.exemplars.superpixels import superpixel_transfer
 from ctlib.exemplars.welsh import welsh
+from ctlib.hints import spread
 
 CHAIN, SMALL = "full chain", "full chain, networks at 256"
 GOALS = {"cpu": (256, "milliseconds", 400.0), "cuda": (512, "images_per_second", 60.0)}
@@ -90,10 +91,11 @@ def case(chain: Exemplar, rgb: Tensor, reference: Tensor) -> Case:
         f"{CHAIN}, matching": lambda rgb, reference: chain.colorize(rgb, reference, side=side, by="matching"),
         "link 1, pre-color": lambda *_: chain.precolor(lightness),
         "link 2, transfer": lambda *_: chain.coarse(lightness, before, reference),
-        "weigh the reference": lambda *_: mutual(compared(chain.transfer.encoder, lightness, reference)),
+        "weigh the reference": lambda *_: weighed(chain.transfer.encoder, lightness, reference),
         "link 2, matching": lambda *_: matched(compared(chain.transfer.encoder, lightness, reference), reference),
         "link 3, sample": lambda *_: sample(coarse, SAMPLES, [0]),
         "link 4, refine": lambda *_: chain.refine.ab(lightness, sampled),
+        "spread the samples": lambda *_: spread(lightness, ab, sampled, doubt=DOUBT),
         "to sRGB": lambda *_: chroma.shown(lightness, ab),
     }
     if rgb.device.type == "cpu":

@@ -3,11 +3,11 @@
     CTLIB_DATA=<folder with camvid/, coco/, scenes256/ and weights/> python benchmarks/judge_exemplars.py
 
 Each photograph is colored after the nearest reference of its class, an unrelated one and itself: by the chain and by
-each of its links, as they are shipped, by AdaIN and by matching; by chains that follow every reference, as the paper's
-does, with AdaIN at different sites and without the first link; with more samples and fewer; and by methods without a
-network. Road scenes are colored with label maps and without. LPIPS is that of SqueezeNet; its column is left out where
-that cannot be had. The result, `judge_exemplars.json`, goes to `_build/lab/results`; a reviewed copy is the record in
-`book/results`.
+each of its links, as they are shipped, by AdaIN and by matching; with samples that are not spread; by chains that
+follow every reference besides, as the paper's, with AdaIN at different sites and without the first link; with more
+samples and fewer; and by methods without a network. Road scenes and pictures of COCO are colored with label maps and
+without. LPIPS is that of SqueezeNet; its column is left out where that cannot be had. The result,
+`judge_exemplars.json`, goes to `_build/lab/results`; a reviewed copy is the record in `book/results`.
 """
 
 import argparse
@@ -29,7 +29,7 @@ COUNTS = (0, 1, 10, SAMPLES, 500, ALL)
 MANY = (500, ALL)
 MATCHING = "matching"
 SAMPLED = ("nearest", "self")  # references with which samples are counted
-STREETS = "camvid"
+STREETS, OBJECTS = "camvid", "coco, labelled"
 
 
 def main() -> None:
@@ -47,8 +47,11 @@ def main() -> None:
     student = StylizationOnce.from_pretrained(chosen.once) if chosen.once else None
     chains = {"": remembered(chain), MATCHING: remembered(chain, by="matching")} | variants(chain, student)
     chains |= {f"{MATCHING}, followed": remembered(chain, by="matching", trust=None)}
+    chains |= {"not spread": remembered(chain, spread=False)}
+    chains |= {f"{MATCHING}, not spread": remembered(chain, by="matching", spread=False)}
     cases = evaluate_exemplars.cases(chosen.sets, chosen.long_side, limit=chosen.limit)
     streets = evaluate_exemplars.street_cases(chosen.long_side, limit=chosen.streets) if chosen.streets else []
+    objects = labelled(chosen.long_side, chosen.limit) if "coco" in chosen.sets else []
     steps, also, rows = chains[""], perceptual(), []
     alone = {AUTOMATIC: partial(automatic, steps)}
     for number, case in enumerate(cases, 1):
@@ -60,9 +63,10 @@ def main() -> None:
         counted = evaluate_exemplars.judge({}, sampled, [case], kinds=SAMPLED, also=also)
         rows += [row for row in counted if row["kind"] in SAMPLED]
         print(f"{number} of {len(cases)}: {case.set}, {case.name}", flush=True)
-    plain = by_link({"": steps, BOTH: chains[BOTH]})
-    guided = by_link({"labels": chains[BOTH]})
-    rows += evaluate_exemplars.judge(alone, plain, streets, guided=guided, also=also)
+    followed = f"{MATCHING}, followed"
+    plain = by_link({name: chains[name] for name in ("", BOTH, followed)})
+    guided = by_link({"labels": chains[BOTH], f"labels, {MATCHING}": chains[followed]})
+    rows += evaluate_exemplars.judge(alone, plain, streets + objects, guided=guided, kinds=["nearest"], also=also)
     lenders = [
         {"set": case.set, "case": case.name} | {kind: one.name for kind, one in case.references.items()}
         for case in cases + streets
@@ -70,6 +74,12 @@ def main() -> None:
     data = {f"{case.set}/{one.name}": one.sha256 for case in cases + streets for one in case.references.values()}
     print(run.write(rows, references=lenders, data=data))
     tell(rows, chosen.sets)
+
+
+def labelled(long_side: int, limit: int) -> list[evaluate_exemplars.Case]:
+    """Photographs of COCO with labels of things and stuff, under a name of their own."""
+    found = evaluate_exemplars.cases(["coco"], long_side, limit=limit, labels=True)
+    return [case._replace(set=OBJECTS) for case in found]
 
 
 def automatic(steps: Way, rgb: Tensor) -> Tensor:
@@ -94,7 +104,7 @@ def after(chains: dict[str, Way]) -> dict:
 
 def tell(rows: list[dict], sets: list[str]) -> None:
     """The means, and whether the chain keeps what it promises."""
-    for of in (sets, [STREETS]):
+    for of in (sets, [STREETS], [OBJECTS]):
         mine = [row for row in rows if row["set"] in of]
         for row in evaluate_exemplars.summary(mine) if mine else []:
             numbers = (f"{key} {value:7.3f}" for key, value in row.items() if key not in ("method", "kind"))

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ctlib import check, chroma, images, metrics, paths
 from ctlib import evaluate_colorization as plain
-from ctlib.data import camvid, references, splits
+from ctlib.data import camvid, coco, references, splits
 from ctlib.data.registry import DataError
 from ctlib.exemplars.chain import ALL, TRUST, Exemplar, sample
 from ctlib.models.stylization import scaled
@@ -72,6 +72,7 @@ def cases(
     pool: Sequence[str] = HELD_BACK,
     limit: int | None = None,
     kind: references.Kind = "palette_emd",
+    labels: bool = False,
 ) -> list[Case]:
     """Photographs in color with references from the same set.
 
@@ -85,27 +86,45 @@ def cases(
         pool: parts in which references are looked for; those of `part` are always among them.
         limit: at most so many of each set, spread evenly over it.
         kind: of the distance, see `ctlib.data.references.distance`.
+        labels: whether pictures come with their label maps, those of COCO that have one; what has no label is -1.
 
     Raises:
-        ValueError: an unknown part or kind. DataError: fewer than two photographs in color.
+        ValueError: an unknown part or kind. DataError: fewer than two photographs in color, or no label maps.
     """
     found = []
     for name in sets:
-        asked = plain.cases([name], long_side, part=part)
+        maps = _maps(name) if labels else None
+        asked = [one for one in plain.cases([name], long_side, part=part) if maps is None or one.name in maps]
         known = {one.sha256: one for one in asked}
         if name != "photos" and part != "all":
             for other in pool:
-                known |= {one.sha256: one for one in _of(name, long_side, other)}
+                more = _of(name, long_side, other)
+                known |= {one.sha256: one for one in more if maps is None or one.name in maps}
         if len(known) < 2:
             raise DataError(f"{name}: a reference is another picture, and there are {len(known)}; add pictures")
         classes = classes_of(name)
-        lenders = [Picture(one.name, one.truth, one.sha256) for one in known.values()]
+        lenders = [Picture(one.name, one.truth, one.sha256, _fitted(maps, one)) for one in known.values()]
         signatures = [references.signature(one.rgb) for one in lenders]
         for place in _spread(len(asked), limit):  # they are the first in the pool
             mine = classes.get(asked[place].name, frozenset())
             shares = np.array([bool(mine & classes.get(one.name, frozenset())) for one in lenders])
             found.append(_case(name, place, lenders, signatures, shares if mine else None, kind))
     return found
+
+
+def _maps(folder: str) -> dict[str, np.ndarray]:
+    """Of each picture of COCO its labels, 0 where there is none."""
+    if folder != "coco":
+        raise DataError(f"labels: {folder} has no label maps; take coco, or street_cases for CamVid")
+    return {name: labels for name, _, labels, _ in coco.labelled()}
+
+
+def _fitted(maps: dict[str, np.ndarray] | None, one: plain.Case) -> Tensor | None:
+    """The labels of a picture at its size, -1 where there is none."""
+    if maps is None:
+        return None
+    found = torch.from_numpy(maps[one.name].astype(np.int64))
+    return resized(found.masked_fill(found == 0, -1), tuple(one.truth.shape[2:]))
 
 
 def _of(name: str, long_side: int, part: str) -> list[plain.Case]:
@@ -256,7 +275,9 @@ def judge(
                 for name, colorize in after.items():
                     measured(case, name, kind, colorize(rgb, lender.rgb))
                 if guided and (labels is None or lender.labels is None):
-                    raise ValueError(f"guided: {case.name} or its reference has no labels; take street_cases")
+                    raise ValueError(
+                        f"guided: {case.name} or its reference has no labels; take street_cases or labels=True"
+                    )
                 for name, colorize in guided.items():
                     measured(case, name, kind, colorize(rgb, lender.rgb, (labels, lender.labels)))
     return rows
@@ -271,6 +292,7 @@ def by_samples(
     kinds: Sequence[str] = ("nearest", "self"),
     side: int = 256,
     trust: tuple[float, float] | None = TRUST,
+    spread: bool = True,
     **options,
 ) -> list[dict]:
     """PSNR of the chain by the number of samples, and of its coarse map, which is made once for all of them.
@@ -281,7 +303,7 @@ def by_samples(
         counts: numbers of samples, see `Exemplar.forward`.
         draws: of the places of samples, the same for every picture.
         kinds: of references, of those in `KINDS`.
-        trust, options: of `Exemplar.forward`.
+        trust, spread, options: of `Exemplar.forward`.
 
     Returns:
         Rows of `set`, `case`, `kind`, `samples` (as text; of the coarse map `"coarse"`), `draw`, `psnr`.
@@ -294,7 +316,7 @@ def by_samples(
         with torch.no_grad():
             coarse = chain(lightness, lender, samples=0, trust=trust, **options).coarse
             made = {("coarse", 0): coarse}
-            made |= {one: chain.refine.ab(lightness, sample(coarse, one[0], [one[1]])) for one in tries}
+            made |= {one: chain.refined(lightness, sample(coarse, one[0], [one[1]]), spread) for one in tries}
         for (count, draw), ab in made.items():
             result = images.to_tensor(images.to_uint8(chroma.shown(lightness, ab)))
             numbers = {"samples": str(count), "draw": draw, "psnr": metrics.psnr(result, truth).item()}

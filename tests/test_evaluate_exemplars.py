@@ -118,6 +118,29 @@ def test_streets_have_labels_and_references_from_other_films(streets):
         judged.street_cases(48, sequences=("Seq05VD", "0001TP"))
 
 
+def test_pictures_of_coco_have_their_labels(tmp_path, monkeypatch):
+    monkeypatch.setenv("CTLIB_DATA", str(tmp_path))
+    (tmp_path / "coco/images/val").mkdir(parents=True)
+    (tmp_path / "coco/masks/val").mkdir(parents=True)
+    for number in range(4):
+        draws = np.random.default_rng(number)
+        labels = np.zeros((24, 32), np.uint8)
+        labels[:12] = 7 + number
+        images.write(tmp_path / f"coco/images/val/{number}.jpg", draws.integers(0, 256, (48, 64, 3), np.uint8))
+        if number < 3:
+            Image.fromarray(labels).save(tmp_path / f"coco/masks/val/{number}.png")
+    (tmp_path / "coco/semantic_classes.json").write_text('{"7": "sky", "8": "sea", "9": "sand"}')
+    cases = judged.cases(["coco"], 64, part="all", labels=True)
+    assert [case.name for case in cases] == ["0", "1", "2"]
+    for case in cases:
+        assert case.truth.labels.unique().tolist() == [-1, 7 + int(case.name)]
+        assert case.truth.labels.shape == case.truth.rgb.shape[2:] and (case.truth.labels[25:] == -1).all()
+        assert case.references["nearest"].labels is not None
+    assert judged.cases(["coco"], 64, part="all")[0].truth.labels is None
+    with pytest.raises(DataError, match="labels: photos has no label maps; take coco, or street_cases"):
+        judged.cases(["photos"], 64, labels=True)
+
+
 def test_rows_tell_method_and_kind(bundled):
     def lent(rgb, reference):
         ab = reference.mean((2, 3), keepdim=True).expand_as(rgb)

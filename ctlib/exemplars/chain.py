@@ -8,7 +8,8 @@ r"""The chain of exemplar colorization (Xu et al. 2020): pre-colorize, transfer,
 
 Between 2 and 3 stands something that is not in the paper: a reference that looks unlike the target, when both are gray,
 is followed less, or not at all (`trusted`). Without it the chain colors anything after anything. And the second
-link can be another one, `by="matching"`, which knows where in the reference a color stands.
+link can be another one, `by="matching"`, which knows where in the reference a color stands. After 4, samples speak once
+more for what is near them and as light (`ctlib.hints.spread`), since the network follows them halfway.
 
 The target's L\* goes through unaltered; that is what keeps its structure. The authors' code does not wire this chain;
 the order is the paper's, as retold. How many samples it takes is not known, so it is a parameter; the sampler is that
@@ -26,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from ctlib import check, chroma, hints, ops
-from ctlib.exemplars.matching import compared, matched, mutual
+from ctlib.exemplars.matching import compared, matched, weighed
 from ctlib.hints import Hints
 from ctlib.models.refinement import Refinement
 from ctlib.models.stylization import MULTIPLE, Stylization, scaled
@@ -36,7 +37,8 @@ from ctlib.segment.guides import Guide, guide
 ALL = "all"
 WAYS = ("adain", "matching")  # to coarse colors: the paper's transfer sub-net, or correspondence of deep features
 SAMPLES = 100
-TRUST = (0.57, 0.6)  # likeness up to which a reference is not followed, and from which on it is; of encoder compact
+TRUST = (0.6, 0.63)  # likeness up to which a reference is not followed, and from which on it is; of encoder compact
+DOUBT = 50.0  # how loud the sub-net is beside samples, in pixels of them, where they are spread
 PARTS = {"transfer": (Stylization, StylizationOnce), "refine": (Refinement,)}  # folders of a saved chain
 
 
@@ -71,6 +73,7 @@ class Exemplar(nn.Module):
         seeds: Sequence[int] = (0,),
         trust: tuple[float, float] | None = None,
         by: str = "adain",
+        spread: bool = False,
         **options,
     ) -> Steps:
         r"""The chain at the size of the networks.
@@ -85,6 +88,7 @@ class Exemplar(nn.Module):
             trust: the two bounds of `trusted`; None follows every reference, as the paper does. With labels somebody
                 has said what belongs together, and trust is not asked.
             by: one of `WAYS`: how colors get from the reference to the target.
+            spread: whether the samples are spread over what the last link made; the paper has nothing like it.
             options: of that: `sites` and `alpha` of the transfer; `temperature` of the matching.
 
         Raises:
@@ -94,15 +98,16 @@ class Exemplar(nn.Module):
         if by not in WAYS:
             raise ValueError(f"by: expected one of {', '.join(WAYS)}, got {by!r}")
         precolored, doubted = self.precolor(lightness), trust is not None and labels is None
-        likeness = compared(self.transfer.encoder, lightness, reference) if doubted or by == "matching" else None
         if by == "adain":
             coarse = self.coarse(lightness, precolored, reference, labels, **options)
         else:
+            likeness = compared(self.transfer.encoder, lightness, reference)
             coarse = chroma.resize(matched(likeness, reference, labels, **options), lightness.shape[2:])
         if doubted:
-            coarse = precolored + trusted(mutual(likeness), trust).view(-1, 1, 1, 1) * (coarse - precolored)
+            share = trusted(weighed(self.transfer.encoder, lightness, reference), trust)
+            coarse = precolored + share.view(-1, 1, 1, 1) * (coarse - precolored)
         given = sample(coarse, samples, seeds)
-        return Steps(precolored, coarse, given, self.refine.ab(lightness, given))
+        return Steps(precolored, coarse, given, self.refined(lightness, given, spread))
 
     def precolor(self, lightness: Tensor) -> Tensor:
         """The first link: a and b `(B, 2, H, W)` of lightness alone, from an empty map and an empty mask."""
@@ -114,6 +119,11 @@ class Exemplar(nn.Module):
         """The second: a and b of the reference's colors on a colored target. Differentiable in the transfer."""
         moved = self.transfer(chroma.join(lightness, ab), reference, labels, **options)
         return ops.rgb_to_lab(moved.float().clamp(0, 1))[:, 1:]
+
+    def refined(self, lightness: Tensor, given: Hints, spread: bool = True) -> Tensor:
+        """The last: a and b `(B, 2, H, W)` of lightness and samples, see `forward`."""
+        ab = self.refine.ab(lightness, given)
+        return hints.spread(lightness, ab, given, doubt=DOUBT) if spread else ab
 
     @torch.no_grad()
     def colorize(
@@ -127,6 +137,7 @@ class Exemplar(nn.Module):
         seed: int = 0,
         trust: tuple[float, float] | None = TRUST,
         by: str = "adain",
+        spread: bool = True,
         **options,
     ) -> Tensor:
         r"""Color pictures of any size after a reference.
@@ -134,7 +145,7 @@ class Exemplar(nn.Module):
         Args:
             rgb: `(B, 3, H, W)` sRGB in [0, 1], of which only L\* counts.
             reference: `(B or 1, 3, H', W')` sRGB in [0, 1], at least 32 pixels a side, in color.
-            samples, trust, by, options: of `forward`.
+            samples, trust, by, spread, options: of `forward`.
             labels: of one picture and its reference, `(H, W)` and `(H', W')` whole numbers, the same number for what
                 belongs together; see `ctlib.segment.guides.guide`.
             side: the networks see about side x side pixels of each.
@@ -146,7 +157,8 @@ class Exemplar(nn.Module):
         Raises:
             ValueError: wrong input; the message names what and the remedy.
         """
-        options |= {"samples": samples, "labels": labels, "side": side, "seed": seed, "trust": trust, "by": by}
+        options |= {"samples": samples, "labels": labels, "side": side, "seed": seed}
+        options |= {"trust": trust, "by": by, "spread": spread}
         return self.steps(rgb, reference, **options)["refined"]
 
     @torch.no_grad()
@@ -161,6 +173,7 @@ class Exemplar(nn.Module):
         seed: int = 0,
         trust: tuple[float, float] | None = TRUST,
         by: str = "adain",
+        spread: bool = True,
         **options,
     ) -> dict[str, Tensor]:
         """What each link made of pictures of any size: `precolored`, `coarse`, `refined`, see `colorize`.
@@ -181,6 +194,7 @@ class Exemplar(nn.Module):
             seeds=[seed],
             trust=trust,
             by=by,
+            spread=spread,
             **options,
         )
         shown = made._asdict() | {"hints": made.hints.ab}
@@ -214,7 +228,7 @@ def trusted(likeness: Tensor, bounds: tuple[float, float] = TRUST) -> Tensor:
     """How far a reference is followed, 0 to 1, by how much it looks like the target, both of them gray.
 
     Args:
-        likeness: `(B,)`, see `ctlib.exemplars.matching.mutual`.
+        likeness: `(B,)`, see `ctlib.exemplars.matching.weighed`.
         bounds: up to the first a reference is not followed, from the second on it is.
 
     Raises:

@@ -20,6 +20,8 @@ BOTH = "encoder + decoder"
 SITES = {"encoder": ("encoder",), "decoder": ("decoder",), BOTH: PAPER, f"{BOTH} + skip": (*PAPER, "skip")}
 ONCE, STUDENT, GRAY = "once", "the student's once", "gray picture"
 
+PAPERS = {"trust": None, "spread": False}  # options of `Exemplar.steps` for the chain as the paper has it
+
 Way = Callable[..., dict[str, Tensor]]  # of a picture, a reference and options, see `Exemplar.steps`
 
 
@@ -70,7 +72,7 @@ def remembered(chain: Exemplar, **options) -> Way:
 def variants(chain: Exemplar, student: StylizationOnce | None = None, **options) -> dict[str, Way]:
     """A chain with AdaIN at each choice of sites, and one whose encoder sees the gray picture.
 
-    They follow every reference, as the paper does, so that nothing but the place differs; see `trusted` in
+    They follow every reference and spread no samples, as in the paper, so that nothing but the place differs; see
     `ctlib.exemplars.chain`.
 
     Args:
@@ -81,7 +83,7 @@ def variants(chain: Exemplar, student: StylizationOnce | None = None, **options)
     Returns:
         By name: those of `SITES`, `"once"`, the student's if there is one, `"gray picture"`.
     """
-    options = {"trust": None} | options
+    options = PAPERS | options
     once, gray = Exemplar(Once.of(chain.transfer), chain.refine), GrayFirst(chain.transfer, chain.refine)
     found = {name: remembered(chain, sites=sites, **options) for name, sites in SITES.items()}
     found[ONCE] = remembered(once.eval(), **options)

@@ -6,12 +6,12 @@ from itertools import pairwise
 import pytest
 import torch
 
-from ctlib import chroma, color, ops
+from ctlib import chroma, color, hints, ops
 from ctlib.checkpoints import CheckpointError
 from ctlib.data import photos
 from ctlib.exemplars import chain
-from ctlib.exemplars.chain import Exemplar, sample, trusted
-from ctlib.exemplars.matching import compared, matched, mutual
+from ctlib.exemplars.chain import DOUBT, Exemplar, sample, trusted
+from ctlib.exemplars.matching import compared, matched, weighed
 from ctlib.models.refinement import Refinement
 from ctlib.models.stylization import Stylization
 from ctlib.models.stylization_once import StylizationOnce
@@ -50,6 +50,10 @@ def test_the_links_by_hand(net):
     given = made.hints
     assert 0 < given.mask.sum() <= 12 * 81 and ((given.ab != 0).any(1, keepdim=True) <= (given.mask > 0)).all()
     assert torch.equal(made.refined, net.refine.ab(lightness, given))
+    loud = net(lightness, reference, samples=12, seeds=[5], spread=True)
+    wanted = hints.spread(lightness, made.refined, given, doubt=DOUBT)
+    assert torch.equal(loud.hints.ab, given.ab) and torch.equal(loud.refined, wanted)
+    assert ((loud.refined - given.ab) * given.mask).norm() < ((made.refined - given.ab) * given.mask).norm()
     assert torch.equal(given.mask, sample(made.coarse, 12, [5]).mask)
     assert not torch.equal(given.mask, sample(made.coarse, 12, [6]).mask)
 
@@ -132,7 +136,7 @@ def test_coarse_colors_by_matching(net, pictures):
 @torch.no_grad()
 def test_trust_by_hand(net, pictures):
     lightness, reference = chroma.lightness(pictures[0][..., :64, :96]), pictures[1][..., :48, :96]
-    likeness = mutual(compared(net.transfer.encoder, lightness, reference))
+    likeness = weighed(net.transfer.encoder, lightness, reference)
     like = likeness.item()
     assert trusted(likeness, (like - 0.3, like + 0.1)).item() == pytest.approx(0.75, abs=1e-3)
     assert trusted(likeness, (like - 0.2, like - 0.1)).item() == 1 == trusted(torch.ones(1)).item()

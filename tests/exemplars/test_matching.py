@@ -6,7 +6,7 @@ import torch
 from ctlib import chroma, color, ops
 from ctlib.data import photos
 from ctlib.exemplars import matching
-from ctlib.exemplars.matching import PLACES, compared, mutual
+from ctlib.exemplars.matching import PLACES, WEIGHED, compared, mutual, weighed
 from ctlib.models import style_encoders
 from ctlib.segment.guides import guide
 
@@ -53,6 +53,14 @@ def test_likeness_is_mutual(encoder):
     assert found.places.shape == (1, 24 * 32, 16 * 24) and found.target == (24, 32) and found.reference == (16, 24)
     best = found.places[0].max(1).values.mean(), found.places[0].max(0).values.mean()
     assert there.item() == pytest.approx(min(best).item(), abs=1e-4)
+
+
+def test_a_reference_is_weighed_by_few_places(encoder):
+    coffee, china = chroma.lightness(picture("coffee", 256, 192)), picture("china", 256, 256)
+    few = compared(encoder, coffee, china, WEIGHED)
+    assert few.places.shape[1] <= WEIGHED and few.places.shape[2] == WEIGHED
+    torch.testing.assert_close(weighed(encoder, coffee, china), mutual(few))
+    assert weighed(encoder, coffee, china) < 0.9 < weighed(encoder, coffee, picture("coffee", 256, 192))
 
 
 def test_one_color_and_other_sizes(encoder):
