@@ -284,5 +284,6 @@ def _targets(source: Path, output: Path, suffix: str) -> Iterator[tuple[Path, Pa
     if not found:
         raise ValueError(f"{source}: holds no pictures ({', '.join(sorted(IMAGES))})")
     plain = [output / path.relative_to(source).with_suffix(suffix) for path in found]
-    for path, target in zip(found, plain, strict=True):
-        yield path, target if plain.count(target) == 1 else output / f"{path.relative_to(source)}{suffix}"
+    whole = [output / f"{path.relative_to(source)}{suffix}" for path in found]  # no two alike
+    for path, short, long in zip(found, plain, whole, strict=True):
+        yield path, short if plain.count(short) == 1 and short not in whole else long

@@ -82,6 +82,15 @@ def test_hints_and_options_reach_the_network_that_takes_them():
         colorizers.colorize("gray", rgb, hints=[])
 
 
+def test_no_result_takes_the_place_of_another(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a.jpg", "a.tif", "a.jpg.png", "b.png"):
+        Image.new("RGB", (40, 40), "gray").save(tmp_path / "in" / name)
+    report = colorizers.colorize_files("gray", tmp_path / "in", tmp_path / "out")
+    written = {str(path.relative_to(tmp_path / "out")) for path in report.written}
+    assert written == {"a.jpg.png", "a.tif.png", "a.jpg.png.png", "b.png"} and len(report.written) == 4
+
+
 def test_bad_input_ends_before_anything_is_written(folder, tmp_path):
     out = tmp_path / "out"
     for source, output, said in (
