@@ -20,7 +20,7 @@ from ctlib import colorizers, evaluate_exemplars, results
 from ctlib.exemplars.chain import ALL, SAMPLES, Exemplar
 from ctlib.exemplars.moments import reinhard_ab
 from ctlib.exemplars.superpixels import superpixel_transfer
-from ctlib.exemplars.variants import BOTH, COARSE, FULL, Way, by_link, remembered, variants, with_samples
+from ctlib.exemplars.variants import BOTH, COARSE, FULL, PAPERS, Way, by_link, remembered, variants, with_samples
 from ctlib.exemplars.welsh import welsh
 from ctlib.models.stylization_once import StylizationOnce
 
@@ -46,16 +46,17 @@ def main() -> None:
     chain = Exemplar.from_pretrained(chosen.transfer, chosen.refine)
     student = StylizationOnce.from_pretrained(chosen.once) if chosen.once else None
     chains = {"": remembered(chain), MATCHING: remembered(chain, by="matching")} | variants(chain, student)
-    chains |= {f"{MATCHING}, followed": remembered(chain, by="matching", trust=None)}
-    chains |= {"not spread": remembered(chain, spread=False)}
-    chains |= {f"{MATCHING}, not spread": remembered(chain, by="matching", spread=False)}
+    chains |= {f"{MATCHING}, followed": remembered(chain, by="matching", **PAPERS)}
+    unspread = {name: remembered(chain, by=by, spread=False) for name, by in (("", "adain"), (MATCHING, "matching"))}
+    unspread = {name: way for name, way in by_link(unspread).items() if name.startswith(FULL)}
+    unspread = {f"{name}, not spread": way for name, way in unspread.items()}
     cases = evaluate_exemplars.cases(chosen.sets, chosen.long_side, limit=chosen.limit)
     streets = evaluate_exemplars.street_cases(chosen.long_side, limit=chosen.streets) if chosen.streets else []
     objects = labelled(chosen.long_side, chosen.limit) if "coco" in chosen.sets else []
     steps, also, rows = chains[""], perceptual(), []
     alone = {AUTOMATIC: partial(automatic, steps)}
     for number, case in enumerate(cases, 1):
-        rows += evaluate_exemplars.judge(alone | others(), after(chains), [case], also=also)
+        rows += evaluate_exemplars.judge(alone | others(), after(chains) | unspread, [case], also=also)
         sampled = with_samples(chain, COUNTS) | {
             name.replace(FULL, f"{FULL}, {MATCHING}"): one
             for name, one in with_samples(chain, MANY, by="matching").items()
@@ -69,9 +70,10 @@ def main() -> None:
     rows += evaluate_exemplars.judge(alone, plain, streets + objects, guided=guided, kinds=["nearest"], also=also)
     lenders = [
         {"set": case.set, "case": case.name} | {kind: one.name for kind, one in case.references.items()}
-        for case in cases + streets
+        for case in cases + streets + objects
     ]
-    data = {f"{case.set}/{one.name}": one.sha256 for case in cases + streets for one in case.references.values()}
+    every = cases + streets + objects
+    data = {f"{case.set}/{one.name}": one.sha256 for case in every for one in case.references.values()}
     print(run.write(rows, references=lenders, data=data))
     tell(rows, chosen.sets)
 

@@ -10,6 +10,7 @@ SIGGRAPH 2017; numbers of the simulated hints as in the authors' PyTorch re-impl
 Taught in: notebooks/42_user_guided_colorization.
 """
 
+import itertools
 import math
 import re
 import warnings
@@ -180,9 +181,10 @@ def spread(
     $$ab'(p) = \frac{d\, ab(p) + \sum_h w_h(p)\, ab_h}{d + \sum_h w_h(p)}, \quad
     w_h(p) = e^{-(L_p - L_h)^2 / 2 \tau^2} \sum_{n=0}^{3} 8^{n-3} e^{-\lVert p - h \rVert^2 / 2 (\sigma / 2^n)^2}$$
 
-    The sums over $h$ run over all pixels of hints. Weights fall about as the cube of the distance: the nearest hint
-    outvotes all others, and where none is near, far ones speak (Shepard 1968). They are summed on a bilateral grid
-    (Chen, Paris, Durand 2007), so that the number of hints does not matter, exactly to some percent. Without hints
+    The sums run over all pixels $h$ of hints. From $\sigma / 8$ on, weights fall about as the cube of the distance, so
+    that near hints outvote far ones, and where none is near, far ones speak (Shepard 1968). Hints nearer to each
+    other than $\sigma / 8$, on what is equally light, are averaged. Sums are taken on a bilateral grid (Chen, Paris,
+    Durand 2007): their cost does not depend on the number of hints, and they are right to some percent. Without hints
     nothing changes. The idea is that of colorization by optimization (Levin et al. 2004), with a network's guess for
     what no hint speaks of. The defaults are the best of some hundred on photographs of the part that validates.
 
@@ -190,46 +192,69 @@ def spread(
         lightness: `(B, 1, H, W)` L* in [0, 100].
         ab: `(B, 2, H, W)` CIELAB units, what the network makes of it.
         hints: of that size.
-        reach: $\sigma$ as a share of the square root of the picture's area, the farthest that a hint speaks.
-        tone: $\tau$ in units of L*.
-        doubt: $d$, how loud the network is, where each pixel of a hint has about 1 at its own place.
+        reach: $\sigma$ as a share of the square root of the picture's area, at least 0.05.
+        tone: $\tau$ in units of L*, at least 0.5.
+        doubt: $d$, above 0, how loud the network is, where each pixel of a hint has about 1 at its own place.
 
     Returns:
         `(B, 2, H, W)` CIELAB units, the dtype of `ab`.
 
     Raises:
-        ValueError: shapes that do not fit, or a parameter that is not above 0.
+        ValueError: shapes that do not fit, or a parameter out of its range.
     """
-    if ab.shape[1:] != (2, *lightness.shape[2:]) or hints.ab.shape != ab.shape or len(hints.mask) != len(ab):
+    one = (len(ab), 1, *ab.shape[2:])
+    if ab.ndim != 4 or hints.ab.shape != ab.shape or ab.shape[1] != 2 or not lightness.shape == hints.mask.shape == one:
         shapes = ", ".join(str(tuple(one.shape)) for one in (lightness, ab, *hints))
         raise ValueError(f"lightness, ab, hints: expected (B, 1, H, W), (B, 2, H, W) and hints like them, got {shapes}")
-    for name, value in (("reach", reach), ("tone", tone), ("doubt", doubt)):
-        if not value > 0:
-            raise ValueError(f"{name}: expected a number above 0, got {value!r}")
+    for name, value, least in (("reach", reach, 0.05), ("tone", tone, 0.5), ("doubt", doubt, 1e-9)):
+        if not least <= value < math.inf:
+            raise ValueError(f"{name}: expected a finite number of at least {least}, got {value!r}")
     if not hints.mask.any():
         return ab
-    lightness, area = lightness.float(), ab.shape[2] * ab.shape[3]
-    step = tone / 3
-    levels = step * torch.arange(math.ceil(100 / step) + 1, device=ab.device)
-    near = (1 - (lightness - levels[:, None, None]).abs() / step).clamp(min=0)  # of the two levels about a pixel
-    told = torch.cat([hints.ab * hints.mask, hints.mask], dim=1).float()[:, :, None] * near[:, None]
-    scales = [reach * area**0.5 / 2**number for number in range(_SCALES)]
-    axes = [_nodes(side, scales[-1] / 3, ab.device) for side in ab.shape[2:]]
-    grid = 0.0
+    scales = [reach * math.prod(ab.shape[2:]) ** 0.5 / 2**number for number in range(_SCALES)]
+    counts = [math.ceil(300 / tone), *(max(1, math.ceil((side - 1) * 3 / scales[-1])) for side in ab.shape[2:])]
+    at = [lightness.clamp(0, 100), *torch.meshgrid(*map(torch.arange, ab.shape[2:]), indexing="ij")]
+    ends = [100, *(max(1, side - 1) for side in ab.shape[2:])]
+    # places on the grid, (B, H, W, 3): level, row, column
+    at = [
+        (axis.to(ab.device) * (count / end)).expand(one)[:, 0]
+        for axis, count, end in zip(at, counts, ends, strict=True)
+    ]
+    at = torch.stack(at, dim=-1).float()
+    grid = _splat(torch.cat([hints.ab * hints.mask, hints.mask], dim=1).float(), at, counts)
+    total = 0.0
     for number, scale in enumerate(scales):
-        rows, columns = (
-            # to be interpolated is a blur already, of a triangle
-            torch.exp(-((nodes[:, None] - torch.arange(side, device=ab.device)) ** 2) / (2 * (scale**2 - gap**2 / 6)))
-            for (nodes, gap), side in zip(axes, ab.shape[2:], strict=True)
-        )
-        grid = grid + 8.0 ** (number + 1 - _SCALES) * (rows @ told @ columns.mT)
-    # to the levels and back, too, one each way
-    tones = torch.exp(-((levels[:, None] - levels) ** 2) / (2 * (tone**2 - step**2 / 3)))
-    grid = torch.einsum("bclhw,lm->bcmhw", grid, tones)
-    height, width = (torch.linspace(-1, 1, side, device=ab.device) for side in ab.shape[2:])
-    at = (width.expand_as(lightness), height[:, None].expand_as(lightness), lightness * 2 / levels[-1] - 1)
-    found = functional.grid_sample(grid, torch.stack(at, dim=-1), padding_mode="border", align_corners=True)[:, :, 0]
+        blurred = grid
+        for axis, (deviation, count, end) in enumerate(zip((tone, scale, scale), counts, ends, strict=True), 2):
+            blurred = torch.tensordot(blurred, _gauss(count, end / count, deviation).to(grid), ([axis], [0])).movedim(
+                -1, axis
+            )
+        total = total + 8.0 ** (number + 1 - _SCALES) * blurred
+    at = 2 * at.flip(-1)[:, None] / torch.tensor(counts[::-1], device=ab.device) - 1
+    found = functional.grid_sample(total, at, padding_mode="border", align_corners=True)[:, :, 0]
     return ab + ((found[:, :2] - found[:, 2:] * ab) / (found[:, 2:] + doubt)).to(ab)
+
+
+def _splat(told: Tensor, at: Tensor, counts: Sequence[int]) -> Tensor:
+    """Pixels `(B, C, H, W)` onto a grid `(B, C, *counts + 1)`, each shared by the eight nodes about its place `at`."""
+    sizes = [count + 1 for count in counts]
+    grid = told.new_zeros(*told.shape[:2], math.prod(sizes))
+    for row, pixel in enumerate(told.flatten(2)):
+        some = pixel[-1].nonzero()[:, 0]
+        place = at[row].flatten(0, 1)[some]
+        low = place.floor().clamp(max=torch.tensor(counts, device=at.device) - 1)
+        share = place - low
+        for corner in itertools.product((0, 1), repeat=3):
+            node = [(low[:, axis] + step).long() for axis, step in enumerate(corner)]
+            weight = math.prod(share[:, axis] if step else 1 - share[:, axis] for axis, step in enumerate(corner))
+            grid[row].index_add_(1, (node[0] * sizes[1] + node[1]) * sizes[2] + node[2], pixel[:, some] * weight)
+    return grid.unflatten(2, sizes)
+
+
+def _gauss(count: int, gap: float, deviation: float) -> Tensor:
+    """Weights of nodes for each other; that pixels are shared among them is a blur already, of a triangle each way."""
+    nodes = gap * torch.arange(count + 1)
+    return torch.exp(-((nodes[:, None] - nodes) ** 2) / (2 * (deviation**2 - gap**2 / 3)))
 
 
 def global_hints(
@@ -276,12 +301,6 @@ def without(vector: Tensor, histogram: Tensor, saturation: Tensor) -> Tensor:
     """Global hints `(B, 316)` of which only some are given: `histogram` and `saturation` are `(B,)` bool."""
     parts = [histogram[:, None].expand(-1, 314), saturation[:, None].expand(-1, 2)]
     return vector * torch.cat(parts, dim=1).to(vector)
-
-
-def _nodes(side: int, gap: float, device: torch.device) -> tuple[Tensor, float]:
-    """Places from the first pixel of a side to its last, at most `gap` apart, and how far they are."""
-    count = max(1, math.ceil((side - 1) / gap))
-    return torch.linspace(0, side - 1, count + 1, device=device), (side - 1) / count
 
 
 def _check(ab: Tensor, seeds: Sequence[int], law: str) -> None:

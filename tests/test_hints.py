@@ -290,5 +290,20 @@ def test_spread_names_what_is_wrong():
     ab = colors(1)
     with pytest.raises(ValueError, match=r"lightness, ab, hints: expected .* got \(1, 1, 40, 40\)"):
         hints.spread(torch.zeros(1, 1, 40, 40), ab, fixed(ab, 1, [0]))
-    with pytest.raises(ValueError, match="tone: expected a number above 0, got 0"):
-        hints.spread(torch.zeros(1, 1, 40, 48), ab, fixed(ab, 1, [0]), tone=0)
+    told = fixed(ab, 1, [0])
+    with pytest.raises(ValueError, match="lightness, ab, hints: expected"):
+        hints.spread(torch.zeros(1, 1, 40, 48), ab, told._replace(mask=told.mask.expand(1, 2, -1, -1)))
+    for name, value in (("tone", 0), ("reach", 0.01), ("doubt", math.inf)):
+        with pytest.raises(ValueError, match=f"{name}: expected a finite number of at least .*, got {value}"):
+            hints.spread(torch.zeros(1, 1, 40, 48), ab, told, **{name: value})
+
+
+def test_spread_takes_thin_pictures_white_ones_and_batches():
+    for size in ((1, 40), (40, 1), (1, 1), (3, 50)):
+        ab = colors(2, *size)
+        told = fixed(ab, 2, [0, 1])
+        white = torch.full((2, 1, *size), 100.5)
+        both = hints.spread(white, 0 * ab, told)
+        assert both.isfinite().all() and both.abs().max() <= ab.abs().max() + 1e-3
+        one = hints.spread(white[1:], 0 * ab[1:], hints.Hints(told.ab[1:], told.mask[1:]))
+        torch.testing.assert_close(both[1:], one)
