@@ -36,6 +36,7 @@ class Colorizer:
         function: module and function, of picture and reference, where there is no network.
         first: the colorizer that colors before the function does.
         by: in that chain, how colors get from the reference to the target.
+        spread: whether it spreads hints or samples unless it is told; the authors' network follows hints by itself.
     """
 
     title: str
@@ -48,6 +49,7 @@ class Colorizer:
     function: str = ""
     first: str = ""
     by: str = ""
+    spread: bool = True
 
 
 COLORIZERS: dict[str, Colorizer] = {
@@ -56,7 +58,7 @@ COLORIZERS: dict[str, Colorizer] = {
         "Zhang 2016", "ctlib.models.zhang2016.Zhang2016", "zhang2016-quarter", ("temperature",), "zhang2016colorful"
     ),
     "zhang2017": Colorizer(
-        "Zhang 2017", "ctlib.models.zhang2017.Zhang2017", "zhang2017-quarter", ("hints",), "zhang2017real"
+        "Zhang 2017", "ctlib.models.zhang2017.Zhang2017", "zhang2017-quarter", ("hints", "spread"), "zhang2017real"
     ),
     "unet": Colorizer(
         "U-Net on SqueezeNet",
@@ -70,7 +72,7 @@ COLORIZERS: dict[str, Colorizer] = {
         "exemplar, by two networks",
         "ctlib.exemplars.chain.Exemplar",
         "refinement-quarter",
-        ("reference", "samples", "trust", "labels", "seed"),
+        ("reference", "samples", "trust", "labels", "seed", "spread"),
         "xu2020stylization",
         transfer="stylization-compact",
     ),
@@ -78,7 +80,7 @@ COLORIZERS: dict[str, Colorizer] = {
         "exemplar, by matching",
         "ctlib.exemplars.chain.Exemplar",
         "refinement-quarter",
-        ("reference", "samples", "trust", "labels", "seed"),
+        ("reference", "samples", "trust", "labels", "seed", "spread"),
         "he2018deep",
         transfer="stylization-compact",
         by="matching",
@@ -111,7 +113,12 @@ COLORIZERS: dict[str, Colorizer] = {
         "zhang2016colorful",
     ),
     "siggraph17": Colorizer(
-        "Zhang 2017 (official weights)", "ctlib.models.zhang2017.Zhang2017", "siggraph17", ("hints",), "zhang2017real"
+        "Zhang 2017 (official weights)",
+        "ctlib.models.zhang2017.Zhang2017",
+        "siggraph17",
+        ("hints", "spread"),
+        "zhang2017real",
+        spread=False,
     ),
 }
 
@@ -173,7 +180,8 @@ def colorize(name: str, rgb: Tensor, *, side: int | None = None, **options) -> T
             `ctlib.hints.Hints`, or for a single picture points `(x, y, color)`, see `ctlib.hints.from_points`, each of
             which becomes a square of 5 x 5 pixels of what the network sees; `reference`, `(B or 1, 3, H', W')` sRGB in
             [0, 1], at least 32 pixels a side and in color, with `samples`, `trust`, `labels` and `seed`
-            of `ctlib.exemplars.chain.Exemplar.colorize`.
+            of `ctlib.exemplars.chain.Exemplar.colorize`; `spread`, whether hints or samples outvote the network around
+            them, see `ctlib.hints.spread`.
 
     Returns:
         `(B, 3, H, W)` sRGB in [0, 1].
@@ -196,6 +204,8 @@ def colorize(name: str, rgb: Tensor, *, side: int | None = None, **options) -> T
     weights = (one.transfer, one.weights) if one.transfer else (one.weights,)
     if one.by:
         options["by"] = one.by
+    if "spread" in one.options:
+        options.setdefault("spread", one.spread)
     with torch.no_grad():
         return _network(one.network, *weights).colorize(rgb, side=side, **options)
 

@@ -95,6 +95,8 @@ def cases(
     for name in sets:
         maps = _maps(name) if labels else None
         asked = [one for one in plain.cases([name], long_side, part=part) if maps is None or one.name in maps]
+        if not asked:
+            raise DataError(f"{name}: no picture of {part!r} has a label map; take labels=False, or another part")
         known = {one.sha256: one for one in asked}
         if name != "photos" and part != "all":
             for other in pool:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from ctlib import checkpoints, chroma, cli, color, colorizers, hubcache, images
 from ctlib.data import photos
 from ctlib.exemplars import moments
+from ctlib.hints import from_points
 
 
 class Sepia:
@@ -296,3 +297,13 @@ def test_too_little_memory_ends_in_one_line_that_says_what_to_do(folder, tmp_pat
     done = CliRunner().invoke(cli.app, [*map(str, words)])
     assert done.exit_code == 1 and not (tmp_path / "a.png").exists()
     assert done.stderr == "ctlib: there is not enough memory; take a smaller picture, side or batch\n"
+
+
+def test_hints_are_spread_by_ours_and_not_by_the_authors():
+    rgb = photos.tensor("coffee", 64)
+    net = colorizers._network(colorizers.get("zhang2017").network, colorizers.get("zhang2017").weights)
+    told = from_points([(20, 20, (40, 30))], tuple(rgb.shape[2:]))
+    spread, alone = (net.colorize(rgb, hints=told, side=64, spread=spread) for spread in (True, False))
+    assert torch.equal(colorizers.colorize("zhang2017", rgb, hints=told, side=64), spread)
+    assert torch.equal(colorizers.colorize("zhang2017", rgb, hints=told, side=64, spread=False), alone)
+    assert not torch.equal(spread, alone) and not colorizers.get("siggraph17").spread

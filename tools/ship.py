@@ -152,7 +152,7 @@ def exemplar_scores(record: dict, method: str) -> str:
     chain = (
         f"In a chain with {record['parameters']['transfer']}, 100 samples of its colors; a reference that looks unlike "
     )
-    chain += "is followed less (`trust`)."
+    chain += "is followed less (`trust`), and samples are spread to what is near and as light."
     blind = [
         row["psnr"] for row in rows if row["method"] == f"{method}, encoder + decoder" and row["kind"] == "unrelated"
     ]

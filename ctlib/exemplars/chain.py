@@ -37,7 +37,8 @@ from ctlib.segment.guides import Guide, guide
 ALL = "all"
 WAYS = ("adain", "matching")  # to coarse colors: the paper's transfer sub-net, or correspondence of deep features
 SAMPLES = 100
-TRUST = (0.6, 0.63)  # likeness up to which a reference is not followed, and from which on it is; of encoder compact
+# likeness up to which a reference is not followed, and from which on it is: for `weighed` and the compact encoder
+TRUST = (0.6, 0.63)
 DOUBT = 50.0  # how loud the sub-net is beside samples, in pixels of them, where they are spread
 PARTS = {"transfer": (Stylization, StylizationOnce), "refine": (Refinement,)}  # folders of a saved chain
 
@@ -120,8 +121,8 @@ class Exemplar(nn.Module):
         moved = self.transfer(chroma.join(lightness, ab), reference, labels, **options)
         return ops.rgb_to_lab(moved.float().clamp(0, 1))[:, 1:]
 
-    def refined(self, lightness: Tensor, given: Hints, spread: bool = True) -> Tensor:
-        """The last: a and b `(B, 2, H, W)` of lightness and samples, see `forward`."""
+    def refined(self, lightness: Tensor, given: Hints, spread: bool) -> Tensor:
+        """The last: a and b `(B, 2, H, W)` of lightness and samples, which are spread or not, see `forward`."""
         ab = self.refine.ab(lightness, given)
         return hints.spread(lightness, ab, given, doubt=DOUBT) if spread else ab
 
