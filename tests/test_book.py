@@ -65,7 +65,7 @@ def test_every_profile_has_a_banner(profile, name):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3000)
 def test_the_book_builds_without_a_warning(site):
     """`make book` builds with -W -n; a second build of an unchanged tree would change nothing."""
     assert all((site / f"{page}.html").is_file() for page in PAGES)
