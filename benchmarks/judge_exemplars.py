@@ -46,10 +46,12 @@ def main() -> None:
     chain = Exemplar.from_pretrained(chosen.transfer, chosen.refine)
     student = StylizationOnce.from_pretrained(chosen.once) if chosen.once else None
     chains = {"": remembered(chain), MATCHING: remembered(chain, by="matching")} | variants(chain, student)
-    chains |= {f"{MATCHING}, followed": remembered(chain, by="matching", **PAPERS)}
-    unspread = {name: remembered(chain, by=by, spread=False) for name, by in (("", "adain"), (MATCHING, "matching"))}
-    unspread = {name: way for name, way in by_link(unspread).items() if name.startswith(FULL)}
-    unspread = {f"{name}, not spread": way for name, way in unspread.items()}
+    followed = f"{MATCHING}, followed"
+    chains |= {followed: remembered(chain, by="matching", **PAPERS)}
+    unspread = {
+        f"{name}, not spread": by_link({"": remembered(chain, by=by, spread=False)})[FULL]
+        for name, by in ((FULL, "adain"), (f"{FULL}, {MATCHING}", "matching"))
+    }
     cases = evaluate_exemplars.cases(chosen.sets, chosen.long_side, limit=chosen.limit)
     streets = evaluate_exemplars.street_cases(chosen.long_side, limit=chosen.streets) if chosen.streets else []
     objects = labelled(chosen.long_side, chosen.limit) if "coco" in chosen.sets else []
@@ -64,15 +66,14 @@ def main() -> None:
         counted = evaluate_exemplars.judge({}, sampled, [case], kinds=SAMPLED, also=also)
         rows += [row for row in counted if row["kind"] in SAMPLED]
         print(f"{number} of {len(cases)}: {case.set}, {case.name}", flush=True)
-    followed = f"{MATCHING}, followed"
     plain = by_link({name: chains[name] for name in ("", BOTH, followed)})
     guided = by_link({"labels": chains[BOTH], f"labels, {MATCHING}": chains[followed]})
     rows += evaluate_exemplars.judge(alone, plain, streets + objects, guided=guided, kinds=["nearest"], also=also)
+    every = cases + streets + objects
     lenders = [
         {"set": case.set, "case": case.name} | {kind: one.name for kind, one in case.references.items()}
-        for case in cases + streets + objects
+        for case in every
     ]
-    every = cases + streets + objects
     data = {f"{case.set}/{one.name}": one.sha256 for case in every for one in case.references.values()}
     print(run.write(rows, references=lenders, data=data))
     tell(rows, chosen.sets)

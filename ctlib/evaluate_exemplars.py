@@ -94,14 +94,13 @@ def cases(
     found = []
     for name in sets:
         maps = _maps(name) if labels else None
-        asked = [one for one in plain.cases([name], long_side, part=part) if maps is None or one.name in maps]
+        asked = _labelled(plain.cases([name], long_side, part=part), maps)
         if not asked:
             raise DataError(f"{name}: no picture of {part!r} has a label map; take labels=False, or another part")
         known = {one.sha256: one for one in asked}
         if name != "photos" and part != "all":
             for other in pool:
-                more = _of(name, long_side, other)
-                known |= {one.sha256: one for one in more if maps is None or one.name in maps}
+                known |= {one.sha256: one for one in _labelled(_of(name, long_side, other), maps)}
         if len(known) < 2:
             raise DataError(f"{name}: a reference is another picture, and there are {len(known)}; add pictures")
         classes = classes_of(name)
@@ -119,6 +118,11 @@ def _maps(folder: str) -> dict[str, np.ndarray]:
     if folder != "coco":
         raise DataError(f"labels: {folder} has no label maps; take coco, or street_cases for CamVid")
     return {name: labels for name, _, labels, _ in coco.labelled()}
+
+
+def _labelled(found: list[plain.Case], maps: dict[str, np.ndarray] | None) -> list[plain.Case]:
+    """Those that have a map; all where none is asked for."""
+    return [one for one in found if maps is None or one.name in maps]
 
 
 def _fitted(maps: dict[str, np.ndarray] | None, one: plain.Case) -> Tensor | None:

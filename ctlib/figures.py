@@ -173,9 +173,6 @@ def _data_url(picture: np.ndarray) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-_TITLES = {"lpips_squeeze": "lpips (SqueezeNet)"}
-
-
 def table(rows: Sequence[Mapping], *, index: str = "method", caption: str = "", digits: int = 2):
     """A table of metrics with arrows for their direction and the best of each column in bold.
 
@@ -196,12 +193,11 @@ def table(rows: Sequence[Mapping], *, index: str = "method", caption: str = "", 
     frame.index.name = None
     contest = frame.index.difference(["identity", "oracle", "truth"])
     arrows = {"higher": "\u00a0↑", "lower": "\u00a0↓", "neither": ""}  # the arrow stays beside its name
-    # LPIPS comes by its network too, "lpips_squeeze"
-    kinds = {column: column.partition("_")[0] if column.startswith("lpips_") else column for column in frame.columns}
-    measured = {column: METRICS[kind] for column, kind in kinds.items() if kind in METRICS}
+    network = "_squeeze"  # whose LPIPS it is
+    measured = {one: METRICS[kind] for one in frame.columns if (kind := one.removesuffix(network)) in METRICS}
     for column in measured:
         frame[column] = pd.to_numeric(frame[column].replace("inf", math.inf))
-    names = {column: f"{_TITLES.get(column, column)}{arrows[metric.better]}" for column, metric in measured.items()}
+    names = {one: one.replace(network, " (SqueezeNet)") + arrows[metric.better] for one, metric in measured.items()}
     styler = frame.rename(columns=names).style.format(precision=digits, na_rep="–")
     for column, metric in measured.items():
         if metric.better == "neither" or frame.loc[contest, column].isna().all():

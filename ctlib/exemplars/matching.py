@@ -69,11 +69,7 @@ def mutual(likeness: Likeness) -> Tensor:
 
 @torch.no_grad()
 def weighed(encoder: Pyramid, lightness: Tensor, reference: Tensor) -> Tensor:
-    """`mutual` of few places, `(B,)`, of a target and a reference as `compared` takes them.
-
-    Few judge a reference as well as many: on 48 photographs of the part that validates, grids of 32 x 32 places told
-    references that help from those that harm at least as well as those of 64 x 64.
-    """
+    """`mutual` of few places, `(B,)`, of a target and a reference as `compared` takes them: a look at the whole."""
     return mutual(compared(encoder, lightness, reference, WEIGHED))
 
 

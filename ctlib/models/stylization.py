@@ -113,7 +113,7 @@ class Stylization(nn.Module, Pretrained):
         plan = style_encoders.plan(encoder)
         self.encoder = Pyramid(*plan).requires_grad_(False)
         self.decoder = Decoder(*plan)
-        self.to(memory_format=torch.channels_last)  # a sixth faster on a processor
+        self.to(memory_format=torch.channels_last)  # convolutions on a processor are faster so
 
     def load_encoder(self, file: Path | str = "", *, download: bool = True) -> "Stylization":
         """Give the encoder its weights, see `ctlib.models.style_encoders.load`; `from_pretrained` needs none of this.
