@@ -21,6 +21,7 @@ its code; section 3.
 Taught in: notebooks/50_train_transfer_subnet.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -83,18 +84,23 @@ class Decoder(nn.Module):
         Returns:
             `(B, 3, H, W)` sRGB, not clamped; the features after each scale, fine to coarse, as `adapt` left them.
         """
+        decoded = self.features(encoded, adapt)
+        return self.conv1_1(decoded[0]), decoded
+
+    def features(self, encoded: Encoded, adapt: Adapt | None = None) -> tuple[Tensor, ...]:
+        """What `forward` makes a picture of: the features after each scale, fine to coarse."""
         features, decoded = encoded.levels[-1], []
         for level in range(len(encoded.lasts), 0, -1):
             count = self.counts[level - 1]
             features = functional.relu(self.get_submodule(f"conv{level + 1}_1")(features))
-            parts = [doubled(features), doubled(encoded.pools[level - 1]), encoded.lasts[level - 1]]
-            features = torch.cat(parts, dim=1)
-            for name in (f"{count}_2", *range(count - 1, 1, -1)):
-                features = functional.relu(self.get_submodule(f"conv{level}_{name}")(features))
+            coarse, join = torch.cat([features, encoded.pools[level - 1]], dim=1), f"conv{level}_{count}_2"
+            features = functional.relu(enlarging(self.get_submodule(join), coarse, encoded.lasts[level - 1]))
+            for number in range(count - 1, 1, -1):
+                features = functional.relu(self.get_submodule(f"conv{level}_{number}")(features))
             if adapt is not None:
                 features = adapt(level, features)
             decoded.append(features)
-        return self.conv1_1(features), tuple(decoded[::-1])
+        return tuple(decoded[::-1])
 
 
 class Stylization(nn.Module, Pretrained):
@@ -136,7 +142,7 @@ class Stylization(nn.Module, Pretrained):
     def style(self, reference: Tensor) -> Style:
         """What is kept of a reference `(B, 3, h, w)`: it goes through the whole network without AdaIN."""
         encoded = self.encode(reference)
-        return Style(encoded, self.decoder(encoded)[1])
+        return Style(encoded, self.decoder.features(encoded))
 
     def forward(
         self,
@@ -268,9 +274,25 @@ def scaled(rgb: Tensor, side: int) -> Tensor:
     return chroma.resize(rgb, chroma.network_size(*rgb.shape[2:], side, MULTIPLE)).clamp(0, 1)
 
 
-def doubled(features: Tensor) -> Tensor:
-    """Features at twice the sides, by the nearest neighbor."""
-    return functional.interpolate(features, scale_factor=2, mode="nearest")
+def enlarging(conv: nn.Conv2d, coarse: Tensor, fine: Tensor) -> Tensor:
+    """A 3 x 3 convolution of what is coarse, at twice the sides by the nearest neighbor, and of what is fine.
+
+    Nothing is enlarged for it. Three neighbors in an enlarged row are one pixel and twice the next, or the other way
+    round, so that each of four outputs sees 2 x 2 coarse pixels through summed weights: 4 products instead of 9.
+
+    Args:
+        conv: of `C + c` channels, reflecting at the borders, which repeats those of `coarse`.
+        coarse: `(B, C, h, w)`. fine: `(B, c, 2h, 2w)`.
+    """
+    wide = coarse.shape[1]
+    pairs = conv.weight.new_tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])  # even and odd places, pixel, tap
+    weight = torch.einsum("pak,qbl,oikl->pqoiab", pairs, pairs, conv.weight[:, :wide]).flatten(0, 2)
+    found = functional.conv2d(functional.pad(coarse, (1, 1, 1, 1), mode="replicate"), weight)
+    (height, width), found = coarse.shape[2:], found.unflatten(1, (2, 2, -1))
+    result = functional.conv2d(functional.pad(fine, (1, 1, 1, 1), mode="reflect"), conv.weight[:, wide:], conv.bias)
+    for p, q in itertools.product((0, 1), (0, 1)):
+        result[..., p::2, q::2] += found[:, p, q, :, p : p + height, q : q + width]
+    return result
 
 
 @torch.no_grad()

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ctlib.checkpoints import Pretrained
 from ctlib.models import style_encoders
 from ctlib.models.features import Pyramid
-from ctlib.models.stylization import Encoded, begin_near_gray, check_sides, doubled, encode, normalizer, recolored
+from ctlib.models.stylization import Encoded, begin_near_gray, check_sides, encode, normalizer, recolored
 from ctlib.segment.guides import Guide
 
 
@@ -51,7 +52,7 @@ class StylizationOnce(nn.Module, Pretrained):
         """Features to a picture `(B, 3, H, W)`, not clamped."""
         features = self.slices[0](encoded.levels[-1])
         for part, last in zip(self.slices[1:], encoded.lasts[::-1], strict=True):
-            features = part(torch.cat([last, doubled(features)], dim=1))
+            features = part(torch.cat([last, functional.interpolate(features, scale_factor=2, mode="nearest")], dim=1))
         return self.head(features)
 
     def reconstruct(self, rgb: Tensor) -> Tensor:
