@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ctlib import check, color, ops
+from ctlib import check, color, ops, settings
 
 LEAST = 32  # pixels a side of a picture that lends its colors
 PALE = 5.0  # |a| and |b| below which a picture is gray
@@ -96,15 +96,14 @@ def best_of_both(rgb: Tensor, source: Tensor) -> Tensor:
     return join(lightness(source), ops.rgb_to_lab(rgb)[:, 1:])
 
 
-def colorize(predict: Predict, rgb: Tensor, side: int = 256, *, multiple: int = 8, squash: bool = False) -> Tensor:
+def colorize(predict: Predict, rgb: Tensor, side: int = 256, *, multiple: int = 8) -> Tensor:
     """Color a picture of any size.
 
     Args:
-        predict: the network.
+        predict: the network, on whatever device.
         rgb: `(B, 3, H, W)` sRGB in [0, 1]; only its lightness is looked at.
         side: the network sees about side x side pixels. What it says depends on it: 256 is what most were trained for.
         multiple: sides of what the network sees are multiples of this.
-        squash: make it a square, as the published demos do; else the picture keeps its shape.
 
     Returns:
         `(B, 3, H, W)` sRGB in [0, 1], with the lightness of `rgb`.
@@ -113,11 +112,10 @@ def colorize(predict: Predict, rgb: Tensor, side: int = 256, *, multiple: int = 
         ValueError: no sRGB picture, or a side below `multiple`.
     """
     check.rgb(rgb, "rgb")
-    if not isinstance(side, int) or isinstance(side, bool) or side < multiple:
-        raise ValueError(f"side: expected a whole number of at least {multiple} pixels, got {side!r}")
+    settings.whole("side", side, multiple)
     whole = lightness(rgb)
-    height, width = (side, side) if squash else rgb.shape[2:]
-    return join(whole, predict(resize(whole, network_size(height, width, side, multiple))))
+    small = resize(whole, network_size(*rgb.shape[2:], side, multiple))
+    return join(whole, predict(small).to(whole))
 
 
 def network_size(height: int, width: int, side: int, multiple: int = 8) -> tuple[int, int]:

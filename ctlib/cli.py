@@ -106,7 +106,9 @@ def colorize(
         str, typer.Option("--method", "-m", help=f"one of {', '.join(colorizers.COLORIZERS)}")
     ] = "zhang2017",
     side: Annotated[int | None, typer.Option(help="the network sees about side x side pixels")] = None,
-    temperature: Annotated[float | None, typer.Option(help="of zhang2016: 1 is pale, near 0 is bold")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="of zhang2016: 1 is the mean of likely colors, near 0 the likeliest")
+    ] = None,
     saturation: Annotated[float | None, typer.Option(help="of unet: below 1 is paler, above bolder")] = None,
     hint: Annotated[list[str] | None, typer.Option(help='of zhang2017: "x,y,#rrggbb" in pixels, repeatable')] = None,
     reference: Reference = None,

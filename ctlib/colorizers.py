@@ -7,6 +7,7 @@ Taught in: notebooks/41_classification_colorization, those with a reference in n
 """
 
 import importlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -19,6 +20,7 @@ from ctlib import check, chroma, images
 from ctlib.data.coco import is_gray
 from ctlib.data.registry import IMAGES
 from ctlib.hints import Hints, from_points
+from ctlib.settings import whole
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,8 @@ def _asked(name: str, side: int | None, options: dict) -> Colorizer:
         raise ValueError(f"{name} has no option {unknown[0]!r}; {takes}")
     if side is not None and not one.side:
         raise ValueError(f"{name} has no side: it looks at pictures as they are")
+    if side is not None:
+        whole("side", side, 1)
     if "reference" in one.options and options.get("reference") is None:
         raise ValueError(f"{name} takes its colors from a reference; give reference, a picture in color")
     return one
@@ -198,7 +202,7 @@ def colorize(name: str, rgb: Tensor, *, side: int | None = None, **options) -> T
     if one.first:
         return _named(one.function)(colorize(one.first, rgb, side=side), **options)
     if one.function:
-        return _named(one.function)(rgb, **options, **({"side": side} if side else {}))
+        return _named(one.function)(rgb, **options, **({"side": side} if one.side else {}))
     if not one.network:
         return chroma.colorize(lambda lightness: lightness.expand(-1, 2, -1, -1) * 0, rgb, side)
     weights = (one.transfer, one.weights) if one.transfer else (one.weights,)
@@ -249,16 +253,16 @@ def colorize_files(
     source, output, report = Path(source), Path(output), Report()
     if not source.exists():
         raise ValueError(f"{source}: no such file or folder")
-    whole = source.is_dir()
-    if whole and output.exists() and not output.is_dir():
+    folder = source.is_dir()
+    if folder and output.exists() and not output.is_dir():
         raise ValueError(f"{output}: is a file; a folder of pictures needs a folder for its results")
     if output.resolve() == source.resolve():
         raise ValueError(f"{output}: the results would take the place of the pictures; name another")
-    if whole and options.get("hints"):
+    if folder and options.get("hints"):
         raise ValueError(f"hints: points belong to one picture, and {source} is a folder; color them one by one")
     # before minutes of work, not after
-    images.format_of(f"a{suffix}" if whole else output)
-    pairs = list(_targets(source, output, suffix)) if whole else [(source, output)]
+    images.format_of(f"a{suffix}" if folder else output)
+    pairs = list(_targets(source, output, suffix)) if folder else [(source, output)]
     if reference is not None:
         known = reference if isinstance(reference, Tensor) else _read_reference(reference, pairs)
         options["reference"] = chroma.lender(known)
@@ -267,7 +271,7 @@ def colorize_files(
         try:
             picture = images.read(path)
         except images.ImageReadError as error:
-            if not whole:
+            if not folder:
                 raise
             report.skipped[path] = str(error).removeprefix(f"{path}: ")
             continue
@@ -290,10 +294,15 @@ def _read_reference(path: Path | str, pairs: list[tuple[Path, Path]]) -> Tensor:
 def _targets(source: Path, output: Path, suffix: str) -> Iterator[tuple[Path, Path]]:
     """Every picture of a folder and where its result goes: `a.jpg` to `a.png`, beside `a.tif` to `a.jpg.png`."""
     found = [path for path in sorted(source.rglob("*")) if path.suffix.lower() in IMAGES and path.is_file()]
-    found = [path for path in found if output.resolve() not in path.resolve().parents]  # of an earlier call
+    if source.resolve() in output.resolve().parents:  # results of an earlier call are no sources
+        found = [path for path in found if output.resolve() not in path.resolve().parents]
     if not found:
         raise ValueError(f"{source}: holds no pictures ({', '.join(sorted(IMAGES))})")
     plain = [output / path.relative_to(source).with_suffix(suffix) for path in found]
-    whole = [output / f"{path.relative_to(source)}{suffix}" for path in found]  # no two alike
-    for path, short, long in zip(found, plain, whole, strict=True):
-        yield path, short if plain.count(short) == 1 and short not in whole else long
+    long = [output / f"{path.relative_to(source)}{suffix}" for path in found]  # no two alike
+    often, taken, sources = Counter(plain), set(long), {path.resolve() for path in found}
+    for path, short, other in zip(found, plain, long, strict=True):
+        target = short if often[short] == 1 and short not in taken else other
+        if target.resolve() in sources:
+            raise ValueError(f"{output}: the result of {path} would take the place of {target}; name another folder")
+        yield path, target

@@ -161,27 +161,30 @@ def by_hints(network: Zhang2017, given: Iterable[Case], counts: Sequence[int], *
     return rows
 
 
-def summary(rows: Sequence[dict], of: str | None = None) -> list[dict]:
+def summary(rows: Sequence[dict], of: str | None = None, by: Sequence[str] = ("method",)) -> list[dict]:
     """Means over pictures, one row a method, in the order in which methods first come.
 
     Args:
         rows: see `judge`; read from a result file, in which what is infinite is a blank, too.
         of: one set only; all by default.
+        by: columns of names that make a row.
 
     Returns:
-        Rows of `method` and means. PSNR is the mean of the pictures' dB; of the truth it is infinite, or NaN if read.
+        Rows of these columns and means of the others. PSNR is the mean of the pictures' dB; of the truth it is
+        infinite, or NaN if read.
+
+    Raises:
+        ValueError: no rows of such a set.
     """
-    found: dict[str, list[dict]] = {}
+    found: dict[tuple, list[dict]] = {}
     for row in rows:
         if of is None or row["set"] == of:
-            found.setdefault(row["method"], []).append(row)
+            found.setdefault(tuple(row[key] for key in by), []).append(row)
     if not found:
         raise ValueError(f"of: no rows of a set {of!r}")
-    columns = [key for key in rows[0] if key not in ("set", "case", "method")]
+    columns = [key for key in rows[0] if key not in ("set", "case", *by)]
     return [
-        {
-            "method": name,
-            **{column: float(np.array([row[column] for row in group], float).mean()) for column in columns},
-        }
-        for name, group in found.items()
+        dict(zip(by, names, strict=True))
+        | {column: float(np.array([row[column] for row in group], float).mean()) for column in columns}
+        for names, group in found.items()
     ]

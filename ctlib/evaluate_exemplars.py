@@ -29,6 +29,7 @@ from ctlib.data.registry import DataError
 from ctlib.exemplars.chain import ALL, TRUST, Exemplar, sample
 from ctlib.models.stylization import scaled
 from ctlib.segment.regions import resized
+from ctlib.settings import whole
 
 KINDS = ("nearest", "unrelated", "self")
 NONE = "none"  # the kind of a method that looks at no reference
@@ -36,7 +37,6 @@ COLUMNS = ("psnr", "ssim", "ab_rmse", "ciede2000", "colorfulness")
 HELD_BACK = ("test", "val")
 _CLASSES = ("category", "detection_classes")  # columns of an index.csv
 _DRAW = 61  # another draw than that of the parts, in which all pictures of one fall at the same place
-_KEYS = ("set", "case", "method", "kind")
 
 Alone = Callable[[Tensor], Tensor]  # sRGB (1, 3, H, W), of which only the lightness counts, to sRGB of that size
 After = Callable[[Tensor, Tensor], Tensor]  # the same and a reference (1, 3, h, w)
@@ -91,10 +91,13 @@ def cases(
     Raises:
         ValueError: an unknown part or kind. DataError: fewer than two photographs in color, or no label maps.
     """
+    if limit is not None:
+        whole("limit", limit, 1)
     found = []
     for name in sets:
         maps = _maps(name) if labels else None
-        asked = _labelled(plain.cases([name], long_side, part=part), maps)
+        asked = plain.cases([name], long_side, part=part)
+        asked = _labelled(list({one.sha256: one for one in asked}.values()), maps)  # each once, whatever its copies
         if not asked:
             raise DataError(f"{name}: no picture of {part!r} has a label map; take labels=False, or another part")
         known = {one.sha256: one for one in asked}
@@ -203,6 +206,8 @@ def street_cases(
     Raises:
         DataError: CamVid is not in the data folder, or its test split has no such film, or no other.
     """
+    if limit is not None:
+        whole("limit", limit, 1)
     frames = camvid.CamVid(split="test", sequences=sequences)
     places = [(frames, place) for place in _spread(len(frames), limit)]
     others = camvid.CamVid(split="test")
@@ -314,10 +319,11 @@ def by_samples(
     Returns:
         Rows of `set`, `case`, `kind`, `samples` (as text; of the coarse map `"coarse"`), `draw`, `psnr`.
     """
-    rows = []
+    whole("draws", draws, 1)
+    rows, place = [], next(chain.parameters()).device
     tries = [(count, draw) for count in counts for draw in range(1 if count in (0, ALL) else draws)]
     for case, kind in ((case, kind) for case in given for kind in kinds):
-        truth, lender = (scaled(one.rgb, side) for one in (case.truth, case.references[kind]))
+        truth, lender = (scaled(one.rgb.to(place), side) for one in (case.truth, case.references[kind]))
         lightness = chroma.lightness(truth)
         with torch.no_grad():
             coarse = chain(lightness, lender, samples=0, trust=trust, **options).coarse
@@ -325,7 +331,7 @@ def by_samples(
             made |= {one: chain.refined(lightness, sample(coarse, one[0], [one[1]]), spread) for one in tries}
         for (count, draw), ab in made.items():
             result = images.to_tensor(images.to_uint8(chroma.shown(lightness, ab)))
-            numbers = {"samples": str(count), "draw": draw, "psnr": metrics.psnr(result, truth).item()}
+            numbers = {"samples": str(count), "draw": draw, "psnr": metrics.psnr(result, truth.cpu()).item()}
             rows.append({"set": case.set, "case": case.name, "kind": kind, **numbers})
     return rows
 
@@ -340,21 +346,7 @@ def summary(rows: Sequence[dict], of: str | None = None) -> list[dict]:
     Raises:
         ValueError: no rows of such a set.
     """
-    found: dict[tuple[str, str], list[dict]] = {}
-    for row in rows:
-        if of is None or row["set"] == of:
-            found.setdefault((row["method"], row["kind"]), []).append(row)
-    if not found:
-        raise ValueError(f"of: no rows of a set {of!r}")
-    columns = [key for key in rows[0] if key not in _KEYS]
-    return [
-        {
-            "method": method,
-            "kind": kind,
-            **{column: float(np.array([row[column] for row in group], float).mean()) for column in columns},
-        }
-        for (method, kind), group in found.items()
-    ]
+    return plain.summary(rows, of, ("method", "kind"))
 
 
 def gain(rows: Sequence[dict], one: tuple[str, str], other: tuple[str, str], column: str = "psnr") -> dict:

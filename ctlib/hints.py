@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ctlib import check, color, ops
+from ctlib.settings import whole
 
 LAWS = ("normal", "uniform")
 LARGEST = 9  # pixels of a simulated patch's side
@@ -98,8 +99,7 @@ def fixed(ab: Tensor, count: int, seeds: Sequence[int], patch: int | None = 6, *
     """
     _check(ab, seeds, law)
     for name, value, least in (("count", count, 0), ("patch", 1 if patch is None else patch, 1)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
+        whole(name, value, least)
     boxes = []
     for seed in seeds:
         draws = np.random.default_rng(int(seed))
@@ -128,8 +128,7 @@ def from_points(
         ValueError: a point outside of the picture, or something else than a color; the message names the point.
     """
     height, width = size
-    if not isinstance(radius, int) or isinstance(radius, bool) or radius < 0:
-        raise ValueError(f"radius: expected a whole number of at least 0, got {radius!r}")
+    whole("radius", radius, 0)
     if lightness is not None and lightness.shape != (1, 1, height, width):
         raise ValueError(f"lightness: expected {(1, 1, height, width)}, got {tuple(lightness.shape)}")
     hints = Hints(torch.zeros(1, 2, height, width), torch.zeros(1, 1, height, width))
@@ -137,7 +136,7 @@ def from_points(
         try:
             x, y, wanted = point
             column, row = int(x), int(y)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"point {number}: expected (x, y, color), got {point!r}") from error
         if not (0 <= column < width and 0 <= row < height):
             raise ValueError(f"point {number}: ({x}, {y}) lies outside of the picture, {width} wide and {height} high")

@@ -144,6 +144,14 @@ def number(name: str, value, most: float = math.inf) -> float:
     return plain
 
 
+def positive(name: str, value, most: float = math.inf) -> float:
+    """An option that is a number above 0, and at most `most`."""
+    plain = number(name, value, most)
+    if not plain:
+        raise ValueError(f"{name}: expected a number above 0, got {value!r}")
+    return plain
+
+
 def share(name: str, value) -> float:
     """An option that is a part of a whole, and not all of it."""
     plain = _float(value)

@@ -92,6 +92,21 @@ def test_no_result_takes_the_place_of_another(tmp_path):
     assert written == {"a.jpg.png", "a.tif.png", "a.jpg.png.png", "b.png"} and len(report.written) == 4
 
 
+def test_the_output_may_be_a_folder_above_or_below_the_pictures(folder, tmp_path):
+    inside = folder / "colored"
+    count = len(colorizers.colorize_files("sepia", folder, inside).written)
+    assert len(colorizers.colorize_files("sepia", folder, inside).written) == count  # what was made is no source
+    assert len(colorizers.colorize_files("sepia", folder / "older", folder.parent).written) == 1
+    assert (tmp_path / "deep.png").is_file()
+    twice = tmp_path / "a" / "a"
+    twice.mkdir(parents=True)
+    (twice / "x.png").write_bytes((folder / "gray.png").read_bytes())
+    (twice / "a").mkdir()
+    (twice / "a" / "x.png").write_bytes((folder / "gray.png").read_bytes())
+    with pytest.raises(ValueError, match=r"the result of .* would take the place of .*x.png; name another folder"):
+        colorizers.colorize_files("sepia", twice, tmp_path / "a")
+
+
 def test_bad_input_ends_before_anything_is_written(folder, tmp_path):
     out = tmp_path / "out"
     for source, output, said in (
@@ -195,7 +210,7 @@ def test_the_chain_takes_samples_and_labels_through_this_door():
         ({"samples": -1}, "samples: expected a whole number of at least 0, or 'all', got -1"),
         ({"labels": halves[0]}, "labels: expected two maps, of source and reference, got Tensor"),
         ({"labels": (halves[0], halves[1].float())}, r"labels\[1\]: expected whole numbers \(H, W\)"),
-        ({"side": 8}, "side: expected a whole number of at least 32 pixels, got 8"),
+        ({"side": 8}, "side: expected a whole number of at least 32, got 8"),
     ):
         with pytest.raises(ValueError, match=message):
             colorizers.colorize("exemplar", rgb, reference=reference, **wrong)
@@ -307,3 +322,8 @@ def test_hints_are_spread_by_ours_and_not_by_the_authors():
     assert torch.equal(colorizers.colorize("zhang2017", rgb, hints=told, side=64), spread)
     assert torch.equal(colorizers.colorize("zhang2017", rgb, hints=told, side=64, spread=False), alone)
     assert not torch.equal(spread, alone) and not colorizers.get("siggraph17").spread
+    two = colorizers.colorize("zhang2017", torch.cat([rgb, rgb.flip(3)]), hints=told, side=64)  # the same for both
+    torch.testing.assert_close(two[:1], spread, rtol=0, atol=1e-3)
+    for side in (0, 2.5):
+        with pytest.raises(ValueError, match="side: expected a whole number of at least 1"):
+            colorizers.colorize("zhang2017", rgb, hints=[(20, 20, "#804020")], side=side)

@@ -197,6 +197,12 @@ def test_bad_input_is_named(bundled, folder):
         judged.judge({}, {}, bundled, guided={"guided": lambda rgb, reference, labels: rgb})
     with pytest.raises(ValueError, match="part: expected one of"):
         judged.cases(["mine"], part="dev")
+    for limit in (0, -1):
+        with pytest.raises(ValueError, match="limit: expected a whole number of at least 1"):
+            judged.cases(["mine"], limit=limit)
+    chain = Exemplar.from_pretrained("stylization-compact", "refinement-quarter")
+    with pytest.raises(ValueError, match="draws: expected a whole number of at least 1"):
+        judged.by_samples(chain, bundled, [10], draws=0)
     with pytest.raises(ValueError, match="no rows of a set 'moon'"):
         judged.summary(judged.judge({}, same, bundled[:1]), "moon")
     for path in list((folder / "images").glob("*.png"))[1:]:
@@ -212,6 +218,16 @@ def test_copies_of_a_picture_lend_it_nothing(folder):
     (folder / "images" / "copy.png").write_bytes(kept[0].read_bytes())
     with pytest.raises(DataError, match="another picture"):
         judged.cases(["mine"], part="all")
+
+
+def test_a_copy_in_the_set_moves_no_case(folder):
+    before = judged.cases(["mine"], part="all", limit=90)
+    (folder / "images" / "aaa.png").write_bytes((folder / "images" / "red05.png").read_bytes())
+    after = judged.cases(["mine"], part="all")
+    assert len(before) == len(after) == 90
+    assert {case.truth.sha256 for case in before} == {case.truth.sha256 for case in after}
+    for case in after:
+        assert case.references["self"] is case.truth
 
 
 def test_the_same_cases_every_time(folder):

@@ -169,6 +169,7 @@ def test_points_become_squares():
         ((5, 1, (float("nan"), 2)), "point 1: expected #rrggbb"),
         ((5, 1), r"point 1: expected \(x, y, color\), got"),
         (("left", 1, "#ff0000"), r"point 1: expected \(x, y, color\)"),
+        ((float("inf"), 1, "#ff0000"), r"point 1: expected \(x, y, color\)"),
     ],
 )
 def test_points_that_are_none_are_named(point, message):

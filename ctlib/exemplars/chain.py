@@ -160,10 +160,20 @@ class Exemplar(nn.Module):
         """
         options |= {"samples": samples, "labels": labels, "side": side, "seed": seed}
         options |= {"trust": trust, "by": by, "spread": spread}
-        return self.steps(rgb, reference, **options)["refined"]
+        whole, made = self._made(rgb, reference, **options)
+        return chroma.shown(whole, made.refined.to(rgb)).to(rgb)
 
     @torch.no_grad()
-    def steps(
+    def steps(self, rgb: Tensor, reference: Tensor, **options) -> dict[str, Tensor]:
+        """What each link made of pictures of any size: `precolored`, `coarse`, `refined`, see `colorize`.
+
+        `hints` is the fourth: the samples on the gray picture.
+        """
+        whole, made = self._made(rgb, reference, **options)
+        shown = made._asdict() | {"hints": made.hints.ab}
+        return {name: chroma.shown(whole, ab.to(rgb)).to(rgb) for name, ab in shown.items()}
+
+    def _made(
         self,
         rgb: Tensor,
         reference: Tensor,
@@ -176,11 +186,8 @@ class Exemplar(nn.Module):
         by: str = "adain",
         spread: bool = True,
         **options,
-    ) -> dict[str, Tensor]:
-        """What each link made of pictures of any size: `precolored`, `coarse`, `refined`, see `colorize`.
-
-        `hints` is the fourth: the samples on the gray picture.
-        """
+    ) -> tuple[Tensor, Steps]:
+        r"""L\* of pictures of any size, and what each link made of them at the size of the networks."""
         check.rgb(rgb, "rgb")
         chroma.lender(reference, len(rgb))
         found = None if labels is None else guide(labels, rgb, reference)
@@ -198,8 +205,7 @@ class Exemplar(nn.Module):
             spread=spread,
             **options,
         )
-        shown = made._asdict() | {"hints": made.hints.ab}
-        return {name: chroma.shown(whole, ab.to(rgb)).to(rgb) for name, ab in shown.items()}
+        return whole, made
 
     def save_pretrained(self, folder: Path | str, **options) -> Path:
         """Both networks, each in a folder of its own: `transfer` and `refine`."""

@@ -102,7 +102,7 @@ def matched(
         # what has no label, or one that no place of the small map kept, looks everywhere
         free = (own < 0) | ~same.any(1)
         places = places.masked_fill(~(same | free[:, None]), -math.inf)
-    colors = _resized(ops.rgb_to_lab(reference)[:, 1:], likeness.reference).flatten(2)
+    colors = chroma.resize(ops.rgb_to_lab(reference)[:, 1:], likeness.reference).flatten(2)
     return (colors @ (places / temperature).softmax(2).mT).view(len(places), 2, *likeness.target)
 
 
@@ -114,7 +114,7 @@ def _cosines(encoder: Pyramid, target: Tensor, reference: Tensor, sizes: tuple[t
         both.append(encoder(gray, LAYERS))
     total = 0.0
     for layer in LAYERS:
-        own, other = (_resized(one[layer], size)[0].flatten(1) for one, size in zip(both, sizes, strict=True))
+        own, other = (chroma.resize(one[layer], size)[0].flatten(1) for one, size in zip(both, sizes, strict=True))
         # channels on one scale, as a cosine listens to the loud ones
         deviation, mean = torch.std_mean(torch.cat([own, other], dim=1), dim=1, keepdim=True)
         own, other = (functional.normalize((one - mean) / (deviation + 1e-3), dim=0) for one in (own, other))
@@ -126,8 +126,3 @@ def _size(size: torch.Size, places: int) -> tuple[int, int]:
     """Of the grid on which a picture is compared: a quarter of its sides, or less."""
     by = max(4, math.ceil((size[0] * size[1] / places) ** 0.5))
     return tuple(max(1, side // by) for side in size)
-
-
-def _resized(features: Tensor, size: tuple[int, int]) -> Tensor:
-    smaller = features.shape[2] > size[0]
-    return functional.interpolate(features, size, mode="bilinear", align_corners=False, antialias=smaller)

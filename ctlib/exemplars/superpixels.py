@@ -104,7 +104,10 @@ def around(mean: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def cascade(asked: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """For each of `(n, f)` the most alike of `(m, f)`: lightness, then deviation, then waves halve the candidates."""
+    """For each of `(n, f)` the most alike of `(m, f)`: lightness, then deviation leave the nearer half; waves choose.
+
+    Where several are equally near, more than half stay.
+    """
     scale = known.std(0) + 1e-6
     apart = np.abs(asked[:, None] - known[None]) / scale
     steps = (apart[..., :2].sum(2), apart[..., 2], apart[..., 3:].sum(2))

@@ -55,6 +55,9 @@ def load(kind: type[nn.Module], name: str | Path, own: str, *, download: bool = 
     Raises:
         CheckpointError: the file is not here and not to be had, is damaged, or does not fit the network.
         ValueError: an option that is missing or out of its range.
+
+    Warns:
+        UserWarning: a file that is not the release does not do what colorizers do, see `smoke`.
     """
     name = str(name)
     if name in RELEASES:
@@ -80,7 +83,13 @@ def load(kind: type[nn.Module], name: str | Path, own: str, *, download: bool = 
                 f"{option}: {path.name} does not say it, and a wrong one spoils every result; it is {values}"
             )
     network = kind(**(RELEASES[own].config if genuine else {}) | options)
-    return fill(network, weights, path).eval()
+    fill(network, weights, path).eval()
+    if not genuine:
+        try:
+            smoke(network)
+        except CheckpointError as error:  # a warning: a training that has hardly begun does no better
+            warnings.warn(f"{path}: {str(error).removeprefix('weights: ')}", stacklevel=3)
+    return network
 
 
 def read(path: Path) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ctlib import check, chroma, ops
 from ctlib.checkpoints import Pretrained
 from ctlib.models import imagenet
+from ctlib.settings import whole
 
 ENCODERS = ("frozen-random", "imagenet-frozen", "imagenet-tuned", "squeezenet-frozen", "squeezenet-tuned")
 OUTPUTS = ("rgb", "lab")
@@ -186,6 +187,7 @@ class ResnetColorizer(nn.Module, Pretrained):
 
     def ab(self, lightness: Tensor) -> Tensor:
         r"""L\* `(B, 1, h, w)` in [0, 100] to a and b `(B, 2, h, w)` in CIELAB units, whatever the output."""
+        lightness = lightness.to(self.trunk[0].weight)
         if self.output == "lab":
             return decode_ab(self(lightness), self.bug_compat)
         neutral = torch.cat([lightness, lightness.new_zeros(len(lightness), 2, *lightness.shape[2:])], dim=1)
@@ -214,11 +216,9 @@ class ResnetColorizer(nn.Module, Pretrained):
         if self.output == "lab":
             return self.colorize(rgb, side)
         check.rgb(rgb, "rgb")
-        if type(side) is not int or side < self.multiple:
-            raise ValueError(f"side: expected a whole number of at least {self.multiple} pixels, got {side!r}")
-        size = chroma.network_size(*rgb.shape[2:], side, self.multiple)
+        size = chroma.network_size(*rgb.shape[2:], whole("side", side, self.multiple), self.multiple)
         said = self.decode(self(chroma.resize(self.encode(rgb)[0], size)))
-        return chroma.resize(said, rgb.shape[2:]).clamp(0, 1)
+        return chroma.resize(said.to(rgb), rgb.shape[2:]).clamp(0, 1)
 
 
 def decode_ab(code: Tensor, bug_compat: bool = False) -> Tensor:

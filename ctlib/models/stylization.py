@@ -35,6 +35,7 @@ from ctlib.checkpoints import Pretrained
 from ctlib.models import style_encoders
 from ctlib.models.features import Adapt, Pyramid
 from ctlib.segment.guides import Guide, guide
+from ctlib.settings import whole
 
 SITES = ("encoder", "decoder", "skip")
 PAPER = ("encoder", "decoder")
@@ -269,8 +270,7 @@ def check_sides(rgb: Tensor, name: str, encoder: Pyramid) -> None:
 
 def scaled(rgb: Tensor, side: int) -> Tensor:
     """A picture as the network sees it, about side x side pixels of its shape."""
-    if not isinstance(side, int) or isinstance(side, bool) or side < 32:
-        raise ValueError(f"side: expected a whole number of at least 32 pixels, got {side!r}")
+    whole("side", side, 32)
     return chroma.resize(rgb, chroma.network_size(*rgb.shape[2:], side, MULTIPLE)).clamp(0, 1)
 
 

@@ -184,7 +184,7 @@ class Zhang2017(nn.Module, Pretrained):
         def predict(lightness: Tensor) -> Tensor:
             if hints is None or self.hints == "global":
                 return self.ab(lightness, None if hints is None else hints.to(lightness))
-            small = Hints(*(part.to(lightness) for part in resized(hints, lightness.shape[2:])))
+            small = self._local(lightness, resized(hints, lightness.shape[2:]), None)
             ab = self.ab(lightness, small)
             return spread_hints(lightness, ab, small) if spread else ab
 

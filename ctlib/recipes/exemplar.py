@@ -36,9 +36,8 @@ from ctlib.losses import hinted_huber_loss
 from ctlib.models.stylization import PAPER, Stylization, sites_of
 from ctlib.recipes import histogram_analogy, refinement
 from ctlib.recipes.distill import fingerprint
-from ctlib.recipes.refinement import positive
 from ctlib.recipes.zhang2016 import rows, square, squares
-from ctlib.settings import flag, number, parse_settings, whole
+from ctlib.settings import flag, number, parse_settings, positive, whole
 
 
 class Objective(nn.Module):

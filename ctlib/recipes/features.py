@@ -34,7 +34,7 @@ from ctlib.data.registry import DataError
 from ctlib.models.features import Features
 from ctlib.recipes import histogram_analogy
 from ctlib.recipes.distill import fingerprint
-from ctlib.settings import parse_settings
+from ctlib.settings import parse_settings, whole
 
 #: files in `$CTLIB_DATA/weights`
 TEACHERS = (
@@ -268,8 +268,7 @@ def run(
     usual = {"lr": 1e-3, "betas": (0.9, 0.999), "schedule": "cosine"}
     settings = parse_settings(also=histogram_analogy.options_of(run), **usual | settings)
     for name, value in (("size", size), ("side", side)):
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise ValueError(f"{name}: expected a whole number, got {value!r}")
+        whole(name, value)
     if size < side:
         raise ValueError(f"size, side: squares of {side} pixels are not to be had from {size}")
     taught = teacher()

@@ -25,7 +25,7 @@ from ctlib.recipes.distill import fingerprint
 from ctlib.recipes.stylization import stairs, steps_of
 from ctlib.recipes.zhang2016 import network_of, square, squares
 from ctlib.recipes.zhang2017 import grid
-from ctlib.settings import number, parse_settings, whole
+from ctlib.settings import number, parse_settings, positive, whole
 
 
 class Objective(nn.Module):
@@ -82,14 +82,6 @@ class Objective(nn.Module):
         options = {"weight": self.weight, "delta": self.delta, "scale": self.scale}
         loss = hinted_huber_loss(ab, lab[:, 1:], given.mask, **options)
         return loss, {"huber": loss.detach()}
-
-
-def positive(name: str, value, most: float = float("inf")) -> float:
-    """An option that is a number above 0, and at most `most`."""
-    plain = number(name, value, most)
-    if not plain:
-        raise ValueError(f"{name}: expected a number above 0, got {value!r}")
-    return plain
 
 
 def run(

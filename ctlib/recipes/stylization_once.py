@@ -93,8 +93,9 @@ class Objective(nn.Module):
 
 def gram(features: Tensor) -> Tensor:
     """How channels go together: `(B, C, h, w)` to `(B, C, C)`, divided by C h w."""
-    flat = features.float().flatten(2)
-    return flat @ flat.mT / flat[0].numel()
+    with torch.autocast(features.device.type, enabled=False):  # a million times their difference is the loss
+        flat = features.float().flatten(2)
+        return flat @ flat.mT / flat[0].numel()
 
 
 def run(

@@ -210,13 +210,17 @@ def run(
 
 
 def network_of(kind: type[nn.Module], begin: str, **own) -> nn.Module:
-    """A network from its options (None is the default), or from weights that these may not contradict."""
+    """A network from its options (None is the default), or from weights that these may not contradict.
+
+    A `.pth` file does not say what it is of; there the options do.
+    """
+    own = {name: value for name, value in own.items() if value is not None}
     if not begin:
-        return kind(**{name: value for name, value in own.items() if value is not None})
-    network = kind.from_pretrained(begin)
+        return kind(**own)
+    network = kind.from_pretrained(begin, **(own if begin.endswith(".pth") else {}))
     config = network._hub_mixin_config or {}
     for name, value in own.items():
-        if value is not None and value != config.get(name, value):
+        if value != config.get(name, value):
             raise ValueError(f"{name}: {begin} has {config[name]!r}, not {value!r}; leave it out with begin")
     return network
 

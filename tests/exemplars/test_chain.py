@@ -63,8 +63,17 @@ def test_without_samples_the_target_stays_as_it_was_pre_colored(net, pictures):
     lightness = chroma.lightness(pictures[0][..., :64, :96])
     made = net(lightness, pictures[1][..., :48, :96], samples=0)
     assert torch.equal(made.refined, made.precolored) and made.hints.mask.sum() == 0
-    shown = net.steps(*pictures, samples=0, side=SIDE)
+    shown = net.steps(*pictures, samples=0, trust=None, side=SIDE)
+    assert not torch.equal(shown["coarse"], shown["precolored"])
     assert torch.equal(shown["refined"], shown["precolored"])
+
+
+def test_a_reference_is_heard_unless_it_is_not_trusted(net, pictures):
+    """What the tests below rely on: at this size trust rules this reference out, and they follow it all the same."""
+    target, other = pictures[0], pictures[1].flip(1)
+    ways = {trust: [net.colorize(target, one, trust=trust, side=SIDE) for one in (pictures[1], other)]
+            for trust in (None, chain.TRUST)}  # fmt: skip
+    assert torch.equal(*ways[chain.TRUST]) and not torch.allclose(*ways[None], atol=0.01)
 
 
 @torch.no_grad()
@@ -76,7 +85,7 @@ def test_all_samples_are_the_coarse_map(net, pictures):
     assert (few.mask <= many.mask).all() and few.mask.sum() < many.mask.sum()
     assert torch.equal(few.mask[0], few.mask[1])  # one seed for all
     assert not torch.equal(*sample(coarse, 4, [3, 4]).mask)
-    results = [net.colorize(*pictures, samples=count, side=SIDE) for count in (0, 1, 100, "all")]
+    results = [net.colorize(*pictures, samples=count, trust=None, side=SIDE) for count in (0, 1, 100, "all")]
     for one, other in pairwise(results):
         assert not torch.equal(one, other)
 
@@ -86,7 +95,7 @@ def test_all_samples_are_the_coarse_map(net, pictures):
 def test_lightness_is_never_altered(once, size, pictures):
     rgb = chroma.resize(pictures[0], size).clamp(0, 1)
     before = color.rgb_to_lab(rgb.double())[:, 0]
-    for name, found in network(once).steps(rgb, pictures[1], samples=30, side=SIDE).items():
+    for name, found in network(once).steps(rgb, pictures[1], samples=30, trust=None, side=SIDE).items():
         assert found.shape == rgb.shape, name
         assert (color.rgb_to_lab(found.double())[:, 0] - before).abs().max() < 0.02, name
 
@@ -94,7 +103,7 @@ def test_lightness_is_never_altered(once, size, pictures):
 def test_color_of_the_target_is_not_looked_at(net, pictures):
     rgb = pictures[0]
     gray = chroma.join(chroma.lightness(rgb), 0 * rgb[:, :2])
-    ones, others = (net.colorize(one, pictures[1], samples=20, side=SIDE) for one in (rgb, gray))
+    ones, others = (net.colorize(one, pictures[1], samples=20, trust=None, side=SIDE) for one in (rgb, gray))
     torch.testing.assert_close(ones, others, rtol=0, atol=0.02)
 
 
@@ -116,8 +125,9 @@ def test_labels_and_batches(net, pictures):
     with pytest.warns(UserWarning, match="reference's map of .* is scaled to"):
         net.colorize(rgb, reference, labels=(ones[0], ones[0]), side=SIDE)
     batch = torch.cat([rgb, rgb.flip(3)])
-    first = net.colorize(batch, reference, samples=5, side=SIDE)[:1]
-    torch.testing.assert_close(first, net.colorize(rgb, reference, samples=5, side=SIDE), rtol=0, atol=1e-3)
+    first = net.colorize(batch, reference, samples=5, trust=None, side=SIDE)[:1]
+    alone = net.colorize(rgb, reference, samples=5, trust=None, side=SIDE)
+    torch.testing.assert_close(first, alone, rtol=0, atol=1e-3)
 
 
 @torch.no_grad()
@@ -196,10 +206,12 @@ def test_a_chain_is_two_folders(tmp_path, pictures, once):
     net = network(once)
     net.save_pretrained(tmp_path, dtype=torch.float32)
     assert sorted(one.name for one in tmp_path.iterdir()) == sorted(chain.PARTS)
-    expected = net.colorize(*pictures, samples=9, side=SIDE)
+    followed = {"samples": 9, "trust": None, "side": SIDE}
+    expected = net.colorize(*pictures, **followed)
+    assert not torch.equal(network(once, seed=1).colorize(*pictures, **followed), expected)
     again = Exemplar.from_pretrained(tmp_path, once=once)
     parts = Exemplar.from_pretrained(tmp_path / "transfer", tmp_path / "refine", once=once)
-    assert torch.equal(again.colorize(*pictures, samples=9, side=SIDE), expected) and not again.training
-    assert torch.equal(parts.colorize(*pictures, samples=9, side=SIDE), expected)
+    assert torch.equal(again.colorize(*pictures, **followed), expected) and not again.training
+    assert torch.equal(parts.colorize(*pictures, **followed), expected)
     with pytest.raises(CheckpointError, match="no such"):
         Exemplar.from_pretrained(tmp_path / "none")

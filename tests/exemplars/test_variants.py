@@ -104,6 +104,9 @@ def test_labels_go_through(chain, pictures):
         one[: len(one) // 2] = 1
     method = variants.by_link({"": variants.remembered(chain, side=SIDE)})["transfer only"]
     assert not torch.allclose(method(*pictures, labels), method(*pictures), atol=1e-3)
+    follow = variants.by_link({"": variants.remembered(chain, side=SIDE, trust=None)})["transfer only"]
+    torch.testing.assert_close(method(*pictures, labels), follow(*pictures, labels))
+    assert not torch.allclose(follow(*pictures, labels), follow(*pictures), atol=1e-3)
 
 
 def test_variants_are_as_the_paper_has_them(chain, pictures, made):

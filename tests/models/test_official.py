@@ -9,6 +9,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
+import warnings
 from pathlib import Path
 
 import pytest
@@ -148,7 +149,14 @@ def test_a_file_of_unknown_origin_has_to_say_its_mask_cent(tmp_path):
     with pytest.raises(ValueError, match=r"mask_cent: some\.pth does not say it.* it is 0 for the converted original"):
         Zhang2017.from_pretrained(path, **SMALL)
     for cent in (0, 0.5):
-        assert Zhang2017.from_pretrained(path, mask_cent=cent, **SMALL).mask_cent == cent
+        with pytest.warns(UserWarning, match=r"some\.pth: a red hint does not color its place"):  # random weights
+            assert Zhang2017.from_pretrained(path, mask_cent=cent, **SMALL).mask_cent == cent
+    repeats = stored(tmp_path, repeater(0.0).state_dict(), "repeats.pth")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Zhang2017.from_pretrained(repeats, mask_cent=0, width=0.125)
+    with pytest.warns(UserWarning, match="is mask_cent right"):
+        Zhang2017.from_pretrained(repeats, mask_cent=0.5, width=0.125)
     assert Zhang2016.from_pretrained(stored(tmp_path, weights(Zhang2016)), **SMALL).folded == 1.0
 
 

@@ -89,6 +89,14 @@ class PowerCutError(Exception):
     """What stops a training in a test."""
 
 
+def test_a_style_keeps_full_precision_under_autocast():
+    """What is multiplied by a million is a small difference of large numbers."""
+    features = torch.rand(1, 8, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = once.gram(features)
+    assert found.dtype == torch.float32 and torch.equal(found, once.gram(features))
+
+
 @pytest.mark.parametrize("module", [recipe, once])
 def test_a_run_cut_and_resumed_ends_with_the_same_bits(tmp_path, caches, monkeypatch, module):
     options = SMALL | {"steps": 3, "save_every": 1, "sample_every": 2}
