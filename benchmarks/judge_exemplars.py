@@ -6,8 +6,13 @@ Each photograph is colored after the nearest reference of its class, an unrelate
 each of its links, as they are shipped, by AdaIN and by matching; with samples that are not spread; by chains that
 follow every reference besides, as the paper's, with AdaIN at different sites and without the first link; with more
 samples and fewer; and by methods without a network. Road scenes and pictures of COCO are colored with label maps and
-without. LPIPS is that of SqueezeNet; its column is left out where that cannot be had. The result,
-`judge_exemplars.json`, goes to `_build/lab/results`; a reviewed copy is the record in `book/results`.
+without. LPIPS is that of SqueezeNet; its column is left out where that cannot be had. A row of the student's transfer
+sub-net needs weights of it, `--once _build/once`, e.g. of
+
+    ctlib train stylization_once _build/once -p "sets=[scenes256, imagenet_samples, bsds500, coco]" -p size=160 \\
+        -p side=128 -p steps=500 -p batch=8
+
+The result, `judge_exemplars.json`, goes to `_build/lab/results`; a reviewed copy is the record in `book/results`.
 """
 
 import argparse
