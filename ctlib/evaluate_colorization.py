@@ -140,10 +140,11 @@ def by_hints(network: Zhang2017, given: Iterable[Case], counts: Sequence[int], *
     if not counts:
         raise ValueError("counts: name at least one number of hints, e.g. [0, 10]")
     whole("seeds", seeds, 1)
+    place = next(network.parameters()).device
     rows, draws = [], [(count, seed) for count in counts for seed in range(seeds if count else 1)]
     for case in given:
         truth = chroma.resize(case.truth, chroma.network_size(*case.truth.shape[2:], 256)).clamp(0, 1)
-        lab = color.rgb_to_lab(truth)
+        lab = color.rgb_to_lab(truth.to(place))
         for count, seed in draws:
             with torch.no_grad():
                 known = hints.fixed(lab[:, 1:], count, [seed])

@@ -70,8 +70,10 @@ def compare(
 @torch.no_grad()
 def judge(network, batch: dict, side: int) -> dict[str, float]:
     """The three errors of `compare` on retouch, hue and palette pairs, and on identity pairs."""
+    place = next(network.parameters()).device
+    batch = {name: value.to(place) for name, value in batch.items()}
     given, same = (
-        recipe.Objective(network, side=side, shares=shares, luts=recipe.fivek_luts()).pair(batch)
+        recipe.Objective(network, side=side, shares=shares, luts=recipe.fivek_luts()).to(place).pair(batch)
         for shares in ((0.55, 0.2, 0.1, 0.15), (0.0, 0.0, 1.0, 0.0))
     )
     out, kept = (network.transfer(pair.source, pair.reference)[0] for pair in (given, same))
