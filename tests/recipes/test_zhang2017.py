@@ -11,7 +11,7 @@ from ctlib.data import cache, photos
 from ctlib.models.zhang2017 import Zhang2017, class_of
 from ctlib.recipes import histogram_analogy
 from ctlib.recipes import zhang2017 as recipe
-from ctlib.recipes.zhang2016 import squares
+from ctlib.recipes.zhang2016 import network_of, squares
 from ctlib.recipes.zhang2017 import Objective
 
 SIDE = 32
@@ -176,6 +176,14 @@ def test_options_that_lead_nowhere_are_refused(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         recipe.run(tmp_path / "run", **{"steps": 1, "side": SIDE} | NET | options)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_file_of_weights_is_told_what_it_does_not_say(tmp_path):
+    torch.manual_seed(0)
+    torch.save(Zhang2017(width=0.06).state_dict(), tmp_path / "some.pth")
+    with pytest.warns(UserWarning, match="a red hint does not color its place"):  # random weights
+        net = network_of(Zhang2017, str(tmp_path / "some.pth"), width=0.06, mask_cent=0, init=None)
+    assert net.mask_cent == 0 and net.model1[0].out_channels == Zhang2017(width=0.06).model1[0].out_channels
 
 
 def test_a_training_learns(tmp_path, caches):
