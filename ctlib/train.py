@@ -116,7 +116,7 @@ def fit(objective: nn.Module, dataset, settings: Settings, folder: Path | str, *
     if first:
         folder.mkdir(parents=True, exist_ok=True)
         for pattern in _LEFTOVERS:
-            for stale in folder.rglob(pattern):  # a chain of networks has a folder for each
+            for stale in folder.glob(pattern):
                 stale.unlink()
     network = objective.model
     trained = [weight for weight in objective.parameters() if weight.requires_grad]
