@@ -197,7 +197,8 @@ def table(rows: Sequence[Mapping], *, index: str = "method", caption: str = "", 
     measured = {one: METRICS[kind] for one in frame.columns if (kind := one.removesuffix(network)) in METRICS}
     for column in measured:
         frame[column] = pd.to_numeric(frame[column].replace("inf", math.inf))
-    names = {one: one.replace(network, " (SqueezeNet)") + arrows[metric.better] for one, metric in measured.items()}
+    plain = {one: one.replace(network, " (SqueezeNet)").replace("_", "_\u200b") for one in measured}  # may break
+    names = {one: name + arrows[measured[one].better] for one, name in plain.items()}
     styler = frame.rename(columns=names).style.format(precision=digits, na_rep="–")
     for column, metric in measured.items():
         if metric.better == "neither" or frame.loc[contest, column].isna().all():

@@ -77,6 +77,8 @@ def test_source_is_shown_without_its_docstring():
 
 
 def test_lpips_of_a_network_is_a_metric_like_another():
+    long = figures.table([{"method": "a", "psnr_missing_root": 32.0}]).to_html()
+    assert "psnr_\u200bmissing_\u200broot" in long  # a heading may break there
     html = figures.table([{"method": "a", "lpips_squeeze": 0.2}, {"method": "b", "lpips_squeeze": 0.3}]).to_html()
     assert (
         "lpips (SqueezeNet)\u00a0↓" in html and "row0_col0 {\n  font-weight: bold" in html and "row1_col0 {" not in html
