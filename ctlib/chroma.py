@@ -93,7 +93,7 @@ def best_of_both(rgb: Tensor, source: Tensor) -> Tensor:
         rgb: `(B, 3, h, w)` sRGB in [0, 1], the prediction.
         source: `(B, 3, H, W)` sRGB in [0, 1]; its color, if any, is dropped.
     """
-    return join(lightness(source), ops.rgb_to_lab(rgb)[:, 1:])
+    return shown(lightness(source), ops.rgb_to_lab(rgb)[:, 1:])
 
 
 def colorize(predict: Predict, rgb: Tensor, side: int = 256, *, multiple: int = 8) -> Tensor:
@@ -106,7 +106,7 @@ def colorize(predict: Predict, rgb: Tensor, side: int = 256, *, multiple: int = 
         multiple: sides of what the network sees are multiples of this.
 
     Returns:
-        `(B, 3, H, W)` sRGB in [0, 1], with the lightness of `rgb`.
+        `(B, 3, H, W)` sRGB in [0, 1], with the lightness of `rgb`; see `shown`.
 
     Raises:
         ValueError: no sRGB picture, or a side below `multiple`.
@@ -115,7 +115,7 @@ def colorize(predict: Predict, rgb: Tensor, side: int = 256, *, multiple: int = 
     settings.whole("side", side, multiple)
     whole = lightness(rgb)
     small = resize(whole, network_size(*rgb.shape[2:], side, multiple))
-    return join(whole, predict(small).to(whole))
+    return shown(whole, predict(small).to(whole))
 
 
 def network_size(height: int, width: int, side: int, multiple: int = 8) -> tuple[int, int]:

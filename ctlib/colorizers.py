@@ -1,7 +1,8 @@
 """Every colorizer behind one call, for one picture or for a folder of them.
 
 A colorizer sees the lightness of a picture and guesses its color; some listen to hints of color, and some take the
-colors of a reference, which they cannot do without. Results have the size of the picture and its lightness.
+colors of a reference, which they cannot do without. Results have the size of the picture and its lightness: a color
+that sRGB cannot show there becomes paler.
 
 Taught in: notebooks/41_classification_colorization, those with a reference in notebooks/51_exemplar_colorization.
 """

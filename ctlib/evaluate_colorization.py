@@ -156,7 +156,7 @@ def by_hints(network: Zhang2017, given: Iterable[Case], counts: Sequence[int], *
                 }
             row = {"set": case.set, "case": case.name, "count": count, "seed": seed}
             for column, ab in made.items():
-                result = images.to_tensor(images.to_uint8(chroma.join(lab[:, :1], ab)))
+                result = images.to_tensor(images.to_uint8(chroma.shown(lab[:, :1], ab)))
                 row[column] = metrics.psnr(result, truth).item()
             rows.append(row)
     return rows

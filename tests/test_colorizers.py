@@ -62,8 +62,8 @@ def test_a_folder_is_colored_at_full_size_and_what_is_broken_is_listed(folder, t
         result, before = images.read(out / name), images.read(folder / source)
         assert result.shape == before.shape
         lab = color.rgb_to_lab(images.to_tensor(result))
-        # in the dark and in the light brown cannot be shown, and L* gives way a little
-        assert (lab[:, :1] - chroma.lightness(images.to_tensor(before))).abs().median() < 0.5
+        # where brown cannot be shown it gives way, not L*, which is off by no more than 8 bits are
+        assert (lab[:, :1] - chroma.lightness(images.to_tensor(before))).abs().max() < 0.6
         assert (lab[:, 2] > lab[:, 1]).float().mean() > 0.9
     again = colorizers.colorize_files("sepia", folder, folder / "inside")
     assert len(again.written) == len(colorizers.colorize_files("sepia", folder, folder / "inside").written)

@@ -7,6 +7,7 @@ the statistics of the norms move. That is `encoder="frozen-random"`; the others 
 
 - `"imagenet-frozen"`, `"imagenet-tuned"`: the same with torchvision's weights, kept or trained on.
 - `"squeezenet-frozen"`, `"squeezenet-tuned"`: SqueezeNet 1.1 to its fourth fire module, whose file is 5 MB, not 45.
+- `"squeezenet-frozen-random"`: the same with random weights, so that nothing but what it knows differs.
 
 With `skips` the network becomes a U-Net: the encoder goes on to a 16th of the sides, and the decoder sees its finer
 features too. That is not the study's, it is what we ship.
@@ -22,7 +23,14 @@ from ctlib.checkpoints import Pretrained
 from ctlib.models import imagenet
 from ctlib.settings import whole
 
-ENCODERS = ("frozen-random", "imagenet-frozen", "imagenet-tuned", "squeezenet-frozen", "squeezenet-tuned")
+ENCODERS = (
+    "frozen-random",
+    "imagenet-frozen",
+    "imagenet-tuned",
+    "squeezenet-frozen-random",
+    "squeezenet-frozen",
+    "squeezenet-tuned",
+)
 OUTPUTS = ("rgb", "lab")
 BN = ("moving", "fixed")
 LUMA = (0.2989, 0.587, 0.114)  # of the study's gray pictures
@@ -39,7 +47,7 @@ class ResnetColorizer(nn.Module, Pretrained):
     Args:
         output: `"rgb"`: the input is luma (0.2989 R + 0.587 G + 0.114 B), the output sRGB; `"lab"`: the input is L\*,
             the output a and b. Inside, gray is (x - 0.5) / 0.5 or L\* / 100, and the output is clamped to [-1, 1]: RGB
-            as (x - 0.5) / 0.5, a and b as (ab + 128) / 256. Encoders that know ImageNet see (x - 0.449) / 0.226.
+            as (x - 0.5) / 0.5, a and b as (ab + 128) / 256. All encoders but `"frozen-random"` see (x - 0.449) / 0.226.
         encoder: of `ENCODERS`. A frozen one has parameters that ask for no gradient.
         bn: whether the norms of a frozen encoder normalize by batches in training, and their statistics move
             (`"moving"`, as in the study), or everything in it is `"fixed"`. SqueezeNet has none.
@@ -80,7 +88,7 @@ class ResnetColorizer(nn.Module, Pretrained):
         self.trunk_name = "squeezenet" if encoder.startswith("squeezenet") else "midlevel_resnet"
         make = _squeezenet if self.trunk_name == "squeezenet" else _resnet
         self.add_module(self.trunk_name, make(skips))
-        self._frozen = encoder.startswith("frozen") or encoder.endswith("frozen")
+        self._frozen = "frozen" in encoder
         if self._frozen:
             self.trunk.requires_grad_(False)
         self._cuts = _CUTS[self.trunk_name]
@@ -100,6 +108,11 @@ class ResnetColorizer(nn.Module, Pretrained):
         return self.get_submodule(self.trunk_name)
 
     @property
+    def random(self) -> bool:
+        """Whether the encoder shall know nothing."""
+        return self.encoder.endswith("random")
+
+    @property
     def multiple(self) -> int:
         """What the sides of the network's input are multiples of."""
         return 16 if self.skips else 8
@@ -116,11 +129,11 @@ class ResnetColorizer(nn.Module, Pretrained):
         `from_pretrained` needs none of this: the encoder is in the saved weights.
 
         Raises:
-            ValueError: `frozen-random` takes none, or the file is of another network.
+            ValueError: a random encoder takes none, or the file is of another network.
             MissingWeights, CheckpointError: see `ctlib.models.imagenet.weights`.
         """
-        if self.encoder == "frozen-random":
-            raise ValueError("encoder: frozen-random has random weights; choose imagenet-... or squeezenet-...")
+        if self.random:
+            raise ValueError(f"encoder: {self.encoder} has random weights; choose imagenet-... or squeezenet-...")
         squeeze = self.trunk_name == "squeezenet"
         name = "squeezenet1_1" if squeeze else "resnet18"
         found = imagenet.weights(name, file, download=download)
@@ -224,8 +237,8 @@ class ResnetColorizer(nn.Module, Pretrained):
 def decode_ab(code: Tensor, bug_compat: bool = False) -> Tensor:
     """(ab + 128) / 256 back to a and b in CIELAB units.
 
-    With `bug_compat` as the study does it, in training and evaluation, code x 254 - 128: that is no inverse. Neutral
-    0 becomes -1 in both, so that predictions and targets alike are a little green and blue.
+    With `bug_compat` as the study reads predictions and targets, code x 254 - 128: that is no inverse. Neutral 0
+    becomes -1 in both, so that its results, and what it compares them with, are a little green and blue.
     """
     return code * (254 if bug_compat else 256) - 128
 

@@ -9,15 +9,18 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import Tensor
 
-from ctlib import evaluate_colorization
+from ctlib import chroma, evaluate_colorization
 from ctlib.evaluate_colorization import COLUMNS, Case, Measure
+from ctlib.models.resnet_colorizer import ResnetColorizer
 from ctlib.recipes import resnet_colorizer
 from ctlib.recipes.resnet_colorizer import COMBOS
 
-ENCODERS = ("frozen-random", "squeezenet-frozen", "squeezenet-tuned")
-#: what is done to a result: nothing; or its color joined with the true lightness, which for Lab is the same
-POSTS = ("as it is", "best of both")
+ENCODERS = ("frozen-random", "squeezenet-frozen-random", "squeezenet-frozen", "squeezenet-tuned")
+#: what is done to a result: nothing; its color joined with the true lightness, which for Lab is the same; and that on
+#: pictures larger than the network sees
+POSTS = ("as it is", "best of both", "best of both, full size")
 
 
 def compare(
@@ -25,6 +28,7 @@ def compare(
     cases: Iterable[Case],
     place: Callable[..., Path],
     *,
+    full: Iterable[Case] = (),
     combos: Sequence[str] = tuple(COMBOS),
     encoders: Sequence[str] = ENCODERS,
     seeds: Sequence[int] = (0,),
@@ -32,11 +36,13 @@ def compare(
     also: Mapping[str, Measure] | None = None,
     told: Callable[[str], None] = lambda line: None,
 ) -> list[dict]:
-    """Train every combination, and judge all of them on the same pictures at the size of the trainings.
+    """Train every combination, and judge all of them on the same pictures.
 
     Args:
         options: of `ctlib.recipes.resnet_colorizer.run` that all have in common: `sets`, `size`, `side`, `steps`, ...
-        cases: photographs that are in no training, see `ctlib.evaluate_colorization.cases`.
+        cases: photographs that are in no training, see `ctlib.evaluate_colorization.cases`, about as small as the
+            network sees them.
+        full: the same as large as they come, for the last of `POSTS`; none by default.
         place: options of a training to its folder, e.g. `ctlib.results.Run.checkpoints`; what was finished there is
             not trained again, what was interrupted goes on.
         combos: of `COMBOS`. encoders: of `ctlib.models.resnet_colorizer.ENCODERS`. seeds: one training each.
@@ -45,7 +51,8 @@ def compare(
 
     Returns:
         Means over the pictures of a set: `case` (the set), `method` (combo and encoder), `combo`, `encoder`, `seed`,
-        `post` (one of `POSTS`) and the columns; first the rows of `"gray"` and `"truth"`, which have only those.
+        `post` (one of `POSTS`) and the columns; first the rows of `"gray"` and `"truth"`, which have only the post
+        (the first or the last) and the columns.
 
     Raises:
         ValueError: an unknown combination, or none. MissingWeights: no ImageNet weights, or no LPIPS.
@@ -55,7 +62,7 @@ def compare(
             raise ValueError(f"{name}: name at least one, else there is nothing to compare")
     if unknown := [name for name in combos if name not in COMBOS]:
         raise ValueError(f"combos: expected some of {', '.join(COMBOS)}, got {unknown[0]!r}")
-    cases, side, made, colorizers = list(cases), options["side"], {}, {}
+    side, made, colorizers = options["side"], {}, {post: {} for post in POSTS}
     for encoder in encoders:
         for combo in combos:
             for seed in seeds:
@@ -63,18 +70,25 @@ def compare(
                 network, history = resnet_colorizer.run(place(**chosen), **chosen)
                 what = {"method": f"{combo}, {encoder}", "combo": combo, "encoder": encoder, "seed": seed}
                 told(f"{what['method']}, seed {seed}: loss {history[-1]['loss']:.4f}")
-                for post, color in zip(POSTS, (network.predict, network.colorize), strict=True):
-                    if post == POSTS[1] or network.output == "rgb":
+                for post, color in zip(POSTS, (network.predict, best_of(network), best_of(network)), strict=True):
+                    if post != POSTS[0] or network.output == "rgb":
                         name = f"{what['method']}, {seed}, {post}"
-                        colorizers[name], made[name] = partial(color, side=side), what | {"post": post}
-    measured = evaluate_colorization.judge(colorizers, cases, wanted=wanted, also=also)
+                        colorizers[post][name], made[name] = partial(color, side=side), what | {"post": post}
+    small, large = colorizers[POSTS[0]] | colorizers[POSTS[1]], colorizers[POSTS[2]]
     rows = []
-    for place_of in dict.fromkeys(case.set for case in cases):
-        for means in evaluate_colorization.summary(measured, place_of):
-            name = means.pop("method")
-            rows.append({"case": place_of, **made.get(name, {"method": name}), **means})
+    for post, which, given in ((POSTS[0], small, list(cases)), (POSTS[2], large, list(full))):
+        measured = evaluate_colorization.judge(which, given, wanted=wanted, also=also)
+        for place_of in dict.fromkeys(case.set for case in given):
+            for means in evaluate_colorization.summary(measured, place_of):
+                name = means.pop("method")
+                rows.append({"case": place_of, **made.get(name, {"method": name, "post": post}), **means})
     baselines = evaluate_colorization.BASELINES
     return sorted(rows, key=lambda row: row["method"] not in baselines)
+
+
+def best_of(network: ResnetColorizer) -> Callable[..., Tensor]:
+    """What a network says with the lightness of the picture, at the picture's size."""
+    return lambda rgb, side: chroma.best_of_both(network.predict(rgb, side), rgb)
 
 
 def over_seeds(rows: Sequence[dict], columns: Sequence[str]) -> list[dict]:
@@ -86,7 +100,7 @@ def over_seeds(rows: Sequence[dict], columns: Sequence[str]) -> list[dict]:
     """
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
-        groups.setdefault((row["method"], row.get("post", POSTS[0])), []).append(row)
+        groups.setdefault((row["method"], row["post"]), []).append(row)
     found = []
     for (method, post), group in groups.items():
         seeds = dict.fromkeys(row.get("seed") for row in group)
@@ -110,8 +124,9 @@ def moved(rows: Sequence[dict], columns: Sequence[str]) -> list[dict]:
 
     Returns:
         A row for each choice, `method`, and means over what the others may be: `output`, `loss` and `encoder` with
-        the true lightness, means over the seeds; `seed`, of single trainings; `lightness`, of RGB networks, the step
-        from their own lightness to the true one.
+        the true lightness at the network's size, means over the seeds; `seed`, of single trainings; `lightness`, of RGB
+        networks, the step from their own lightness to the true one; `knowledge`, from the random SqueezeNet to the
+        trained one, both frozen, where both are among the encoders.
     """
     frame = pd.DataFrame([row for row in rows if "combo" in row])
     frame[["output", "loss"]] = frame["combo"].str.split("_", n=1, expand=True)
@@ -127,4 +142,8 @@ def moved(rows: Sequence[dict], columns: Sequence[str]) -> list[dict]:
     found["seed"] = (kept.max() - kept.min()).mean()
     if POSTS[0] in means.index:
         found["lightness"] = (best.loc["rgb"] - means.loc[POSTS[0]].loc["rgb"]).abs().mean()
+    pair = [f"squeezenet-frozen{end}" for end in ("", "-random")]
+    if set(pair) <= set(best.index.get_level_values("encoder")):
+        taught, blank = (best.xs(one, level="encoder") for one in pair)
+        found["knowledge"] = (taught - blank).abs().mean()
     return [{"method": choice, **move.to_dict()} for choice, move in found.items()]

@@ -164,7 +164,7 @@ def run(
         raise ValueError(f"size, side: squares of {side} pixels are not to be had from {size}")
     torch.manual_seed(settings.seed)
     network = ResnetColorizer(output, encoder, bn, skips, width, bug_compat)
-    if encoder != "frozen-random" or weights:  # which takes none, and says so
+    if weights or not network.random:  # which takes none, and says so
         network.load_imagenet(weights)
     objective = Objective(network, loss=loss, side=side, augment=augment, delta=delta, vivid=vivid)
     dataset = histogram_analogy.photographs(sets, size, part)

@@ -41,6 +41,7 @@ def test_every_combination_is_trained_once_and_judged(caches, options, cases, mo
 
     monkeypatch.setattr(resnet_colorizer, "run", counted)
     lines = []
+    large = [case._replace(truth=case.truth.repeat(1, 1, 2, 2)) for case in cases[:2]]
 
     def place(**chosen):
         return caches / f"{chosen['output']}-{chosen['seed']}"
@@ -49,6 +50,7 @@ def test_every_combination_is_trained_once_and_judged(caches, options, cases, mo
         options,
         cases,
         place,
+        full=large,
         combos=["rgb_l2", "lab_l2"],
         encoders=["frozen-random"],
         seeds=(0, 1),
@@ -57,10 +59,11 @@ def test_every_combination_is_trained_once_and_judged(caches, options, cases, mo
         told=lines.append,
     )
     assert len(trained) == len(lines) == 4 and len(set(trained)) == 4
-    assert [row["method"] for row in rows[:4]] == ["gray", "truth", "gray", "truth"] and len(rows) == 4 + 2 * (4 + 2)
-    own = rows[4:]
+    assert [row["method"] for row in rows[:6]] == ["gray", "truth"] * 3 and len(rows) == 6 + 2 * (4 + 2) + 4
+    assert [row["post"] for row in rows[:6]] == [POSTS[0]] * 4 + [POSTS[2]] * 2
+    own = rows[6:]
     assert {(row["combo"], row["post"]) for row in own} == {
-        ("rgb_l2", POSTS[0]), ("rgb_l2", POSTS[1]), ("lab_l2", POSTS[1])
+        ("rgb_l2", POSTS[0]), ("rgb_l2", POSTS[1]), ("rgb_l2", POSTS[2]), ("lab_l2", POSTS[1]), ("lab_l2", POSTS[2])
     }  # fmt: skip
     assert all(row["zero"] == 0 and row["psnr"] > 0 and row["encoder"] == "frozen-random" for row in own)
     assert {row["case"] for row in own} == {"one", "two"} and {row["seed"] for row in own} == {0, 1}
@@ -73,20 +76,24 @@ def test_spreads_are_those_of_the_seeds():
     ]
     (row,) = over_seeds(rows, ["psnr"])
     assert row["psnr"] == 16 and row["seeds"] == 2 and row["psnr_spread"] == pytest.approx(2**0.5)
-    (gray,) = over_seeds([{"case": "one", "method": "gray", "psnr": 3.0}], ["psnr"])
+    (gray,) = over_seeds([{"case": "one", "method": "gray", "post": POSTS[0], "psnr": 3.0}], ["psnr"])
     assert gray["psnr"] == 3 and math.isnan(gray["psnr_spread"])
 
 
 def test_what_each_choice_moves():
     """Worked out by hand: the output moves 4, the loss 1, the encoder 10, a seed 0.5, the lightness of RGB 7."""
-    rows = [{"case": "one", "method": "gray", "psnr": 3.0}]
+    rows = [{"case": "one", "method": "gray", "post": POSTS[0], "psnr": 3.0}]
     for output, loss, encoder, seed, post in itertools.product(("rgb", "lab"), "xy", "fg", (0, 1), POSTS):
-        if post == POSTS[1] or output == "rgb":
+        if post != POSTS[0] or output == "rgb":
             value = 4 * (output == "lab") + (loss == "y") + 10 * (encoder == "g") + 0.5 * seed - 7 * (post == POSTS[0])
+            value += 100 * (post == POSTS[2])
             rows.append({"case": "one", "combo": f"{output}_{loss}", "encoder": encoder, "seed": seed, "post": post})
             rows[-1]["psnr"] = 20.0 + value
     found = {row["method"]: row["psnr"] for row in moved(rows, ["psnr"])}
     assert found == pytest.approx({"output": 4, "loss": 1, "encoder": 10, "seed": 0.5, "lightness": 7})
+    named = {"f": "squeezenet-frozen-random", "g": "squeezenet-frozen"}
+    known = [row | {"encoder": named[row["encoder"]]} for row in rows if "encoder" in row]
+    assert {row["method"]: row["psnr"] for row in moved(known, ["psnr"])} == pytest.approx(found | {"knowledge": 10})
     only = [row for row in rows if row.get("combo", "").startswith("lab")]
     assert "lightness" not in {row["method"] for row in moved(only, ["psnr"])}
 
