@@ -4,9 +4,9 @@
         python benchmarks/judge_colorization_losses.py  # an hour or two on one core
 
 Output x loss x encoder x seed, equal steps for all, on the train parts of `--sets`; judged on their test parts at the
-size of the trainings, and best of both at full size, too. What is finished stays in `_build/lab/checkpoints` and is not trained again, as long as the code
-of trainings is the same. The result, `judge_colorization_losses.json`, goes to `_build/lab/results`; a reviewed copy is
-the record in `book/results`.
+size of the trainings, and best of both at full size, too. What is finished stays in `_build/lab/checkpoints` and is not
+trained again, as long as the code of trainings is the same. The result, `judge_colorization_losses.json`, goes to
+`_build/lab/results`; a reviewed copy is the record in `book/results`.
 """
 
 import argparse

@@ -46,6 +46,7 @@ def _one_line_errors(command):
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _warn
+                warnings.filterwarnings("always", module="ctlib")  # each file of a folder may ask for its own
                 return command(*args, **kwargs)
         except typer.Exit:  # a RuntimeError, but a plain answer
             raise
@@ -103,8 +104,13 @@ def colorize(
     source: Annotated[Path, typer.Argument(help="a photograph, or a folder of them; only lightness is looked at")],
     output: Annotated[Path, typer.Option("--output", "-o", help="file to write, or folder")],
     method: Annotated[
-        str, typer.Option("--method", "-m", help=f"one of {', '.join(colorizers.COLORIZERS)}")
-    ] = "zhang2017",
+        str | None,
+        typer.Option(
+            "--method",
+            "-m",
+            help=f"{', '.join(colorizers.COLORIZERS)}; default unet, with hints zhang2017, with a reference exemplar",
+        ),
+    ] = None,
     side: Annotated[int | None, typer.Option(help="the network sees about side x side pixels")] = None,
     temperature: Annotated[
         float | None, typer.Option(help="of zhang2016: 1 is the mean of likely colors, near 0 the likeliest")
@@ -123,6 +129,8 @@ def colorize(
 
     With --reference after another picture: exemplar, matching, welsh, superpixels, reinhard_ab.
     """
+    if method is None:
+        method = "exemplar" if reference is not None else "zhang2017" if hint else "unet"
     knobs = {"temperature": temperature, "saturation": saturation, "reference": reference}
     options = {name: value for name, value in knobs.items() if value is not None}
     if hint:

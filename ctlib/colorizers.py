@@ -9,7 +9,7 @@ Taught in: notebooks/41_classification_colorization, those with a reference in n
 
 import importlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -38,8 +38,7 @@ class Colorizer:
         transfer: in a chain of two networks, the weights of the transfer sub-net; `weights` are the other's.
         function: module and function, of picture and reference, where there is no network.
         first: the colorizer that colors before the function does.
-        by: in that chain, how colors get from the reference to the target.
-        spread: whether it spreads hints or samples unless it is told; the authors' network follows hints by itself.
+        defaults: what it is given unless it is told otherwise; the authors' networks do as released.
     """
 
     title: str
@@ -51,8 +50,7 @@ class Colorizer:
     transfer: str = ""
     function: str = ""
     first: str = ""
-    by: str = ""
-    spread: bool = True
+    defaults: dict = field(default_factory=dict)
 
 
 COLORIZERS: dict[str, Colorizer] = {
@@ -75,7 +73,7 @@ COLORIZERS: dict[str, Colorizer] = {
         "exemplar, by two networks",
         "ctlib.exemplars.chain.Exemplar",
         "refinement-quarter",
-        ("reference", "samples", "trust", "labels", "seed", "spread"),
+        ("reference", "samples", "trust", "labels", "seed", "spread", "detail"),
         "xu2020stylization",
         transfer="stylization-compact",
     ),
@@ -83,10 +81,10 @@ COLORIZERS: dict[str, Colorizer] = {
         "exemplar, by matching",
         "ctlib.exemplars.chain.Exemplar",
         "refinement-quarter",
-        ("reference", "samples", "trust", "labels", "seed", "spread"),
+        ("reference", "samples", "trust", "labels", "seed", "spread", "detail"),
         "he2018deep",
         transfer="stylization-compact",
-        by="matching",
+        defaults={"by": "matching"},
     ),
     "welsh": Colorizer(
         "Welsh",
@@ -114,6 +112,7 @@ COLORIZERS: dict[str, Colorizer] = {
         "eccv16",
         ("temperature",),
         "zhang2016colorful",
+        defaults={"temperature": None},
     ),
     "siggraph17": Colorizer(
         "Zhang 2017 (official weights)",
@@ -121,7 +120,7 @@ COLORIZERS: dict[str, Colorizer] = {
         "siggraph17",
         ("hints", "spread"),
         "zhang2017real",
-        spread=False,
+        defaults={"spread": False},
     ),
 }
 
@@ -184,7 +183,7 @@ def colorize(name: str, rgb: Tensor, *, side: int | None = None, **options) -> T
         options: of the colorizer: `temperature` of its annealed mean; `saturation` of its result; `hints`, either
             `ctlib.hints.Hints`, or for a single picture points `(x, y, color)`, see `ctlib.hints.from_points`, each of
             which becomes a square of 5 x 5 pixels of what the network sees; `reference`, `(B or 1, 3, H', W')` sRGB in
-            [0, 1], at least 32 pixels a side and in color, with `samples`, `trust`, `labels` and `seed`
+            [0, 1], at least 32 pixels a side and in color, with `samples`, `trust`, `labels`, `seed` and `detail`
             of `ctlib.exemplars.chain.Exemplar.colorize`; `spread`, whether hints or samples outvote the network around
             them, see `ctlib.hints.spread`.
 
@@ -198,8 +197,9 @@ def colorize(name: str, rgb: Tensor, *, side: int | None = None, **options) -> T
     check.rgb(rgb, "rgb")
     one = _asked(name, side, options)
     side = one.side if side is None else side
-    if isinstance(options.get("hints"), list):
-        options["hints"] = _at_points(options["hints"], rgb, side)
+    given = options.get("hints")
+    if isinstance(given, list | tuple) and not all(isinstance(part, Tensor) for part in given):
+        options["hints"] = _at_points(given, rgb, side)
     if one.first:
         return _named(one.function)(colorize(one.first, rgb, side=side), **options)
     if one.function:
@@ -207,15 +207,11 @@ def colorize(name: str, rgb: Tensor, *, side: int | None = None, **options) -> T
     if not one.network:
         return chroma.colorize(lambda lightness: lightness.expand(-1, 2, -1, -1) * 0, rgb, side)
     weights = (one.transfer, one.weights) if one.transfer else (one.weights,)
-    if one.by:
-        options["by"] = one.by
-    if "spread" in one.options:
-        options.setdefault("spread", one.spread)
     with torch.no_grad():
-        return _network(one.network, *weights).colorize(rgb, side=side, **options)
+        return _network(one.network, *weights).colorize(rgb, side=side, **one.defaults | options)
 
 
-def _at_points(points: list, rgb: Tensor, side: int) -> Hints:
+def _at_points(points: Sequence, rgb: Tensor, side: int) -> Hints:
     if len(rgb) != 1:
         raise ValueError(f"hints: points belong to one picture, got {len(rgb)}; give ctlib.hints.Hints")
     height, width = rgb.shape[2:]
@@ -292,9 +288,14 @@ def _read_reference(path: Path | str, pairs: list[tuple[Path, Path]]) -> Tensor:
     return images.to_tensor(images.read(path))
 
 
+def pictures(folder: Path) -> list[Path]:
+    """Every file of a folder and the folders in it whose name is that of a picture, in a fixed order."""
+    return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGES and not path.is_dir()]
+
+
 def _targets(source: Path, output: Path, suffix: str) -> Iterator[tuple[Path, Path]]:
     """Every picture of a folder and where its result goes: `a.jpg` to `a.png`, beside `a.tif` to `a.jpg.png`."""
-    found = [path for path in sorted(source.rglob("*")) if path.suffix.lower() in IMAGES and path.is_file()]
+    found = pictures(source)
     if source.resolve() in output.resolve().parents:  # results of an earlier call are no sources
         found = [path for path in found if output.resolve() not in path.resolve().parents]
     if not found:

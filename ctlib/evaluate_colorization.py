@@ -8,22 +8,25 @@ Taught in: notebooks/41_classification_colorization.
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ctlib import check, chroma, color, hints, images, metrics
+from ctlib import check, chroma, color, colorizers, hints, images, metrics
 from ctlib.data import photos, splits
 from ctlib.data.coco import is_gray
 from ctlib.data.pairs import PARTS
 from ctlib.data.registry import DataError
 from ctlib.models.zhang2017 import Zhang2017
-from ctlib.settings import whole
+from ctlib.settings import names, whole
 
 COLUMNS = ("psnr", "psnr_missing_root", "ssim", "ab_rmse", "ciede2000", "colorfulness", "colorfulness_abs")
 BASELINES = ("gray", "truth")
+LEAST = 11  # pixels a side that SSIM looks at
 
 Colorize = Callable[[Tensor], Tensor]  # sRGB (1, 3, H, W), of which only the lightness counts, to sRGB of that size
 Measure = Callable[[Tensor, Tensor], Tensor]  # result and truth to (1,)
@@ -59,7 +62,7 @@ def cases(
     if limit is not None:
         whole("limit", limit, 1)
     found = []
-    for name in sets:
+    for name in names("sets", sets):
         files = list(photos.files(name).values())
         hashes = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
         if name != "photos" and part != "all":
@@ -76,6 +79,72 @@ def cases(
             raise DataError(f"{name}: no picture in color falls into {part!r}; add pictures, or take part='all'")
         found += kept
     return found
+
+
+def folder_cases(source: Path | str, long_side: int = 256) -> tuple[list[Case], dict[Path, str]]:
+    """All photographs in color of any folder and the folders in it, and why the other files were left out.
+
+    Args:
+        source: the folder. long_side: as in `cases`.
+
+    Returns:
+        The cases, whose set is the folder's name; file to reason, of what cannot be read, is gray or too small.
+
+    Raises:
+        ValueError: no such folder, or no photograph in color in it.
+    """
+    source, found, skipped = Path(source), [], {}
+    if not source.is_dir():
+        raise ValueError(f"{source}: no such folder")
+    for path in colorizers.pictures(source):
+        try:
+            picture = images.read(path)
+        except images.ImageReadError as error:
+            skipped[path] = str(error).removeprefix(f"{path}: ")
+            continue
+        if min(picture.shape[:2]) < LEAST or is_gray(picture):
+            small = min(picture.shape[:2]) < LEAST
+            skipped[path] = f"less than {LEAST} pixels a side" if small else "gray: there is no color to compare with"
+            continue
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        truth = images.to_tensor(images.resize(picture, long_side))
+        found.append(Case(source.name, path.relative_to(source).as_posix(), truth, digest))
+    if not found:
+        reasons = "; ".join(f"{path.name}: {reason}" for path, reason in list(skipped.items())[:3])
+        raise ValueError(f"{source}: holds no photograph in color ({reasons or 'no pictures'})")
+    return found, skipped
+
+
+def evaluate_files(
+    source: Path | str,
+    chosen: Sequence[str] | str = ("zhang2016", "zhang2017", "unet"),
+    *,
+    long_side: int = 256,
+    wanted: Sequence[str] = COLUMNS,
+    also: Mapping[str, Measure] | None = None,
+) -> tuple[list[dict], dict[Path, str]]:
+    """Color the photographs of any folder from their lightness, and measure how near that is to what they were.
+
+    Args:
+        source, long_side: of `folder_cases`.
+        chosen: names in `ctlib.colorizers.COLORIZERS`, of those that need no reference.
+        wanted, also: of `judge`.
+
+    Returns:
+        Rows of `judge`, the gray copy's and the truth's among them; file to reason, of what was left out.
+
+    Raises:
+        ValueError: an unknown colorizer, one that needs a reference, or no photograph in color.
+        CheckpointError: weights that are not here and cannot be had.
+    """
+    given = {}
+    for name in names("chosen", chosen):
+        if "reference" in colorizers.get(name).options:
+            raise ValueError(f"{name} takes its colors from a reference; see ctlib.evaluate_exemplars")
+        if name not in BASELINES:
+            given[name] = partial(colorizers.colorize, name)
+    found, skipped = folder_cases(source, long_side)
+    return judge(given, found, wanted=wanted, also=also), skipped
 
 
 def gray(rgb: Tensor) -> Tensor:

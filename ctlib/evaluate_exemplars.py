@@ -26,7 +26,7 @@ from ctlib import check, chroma, images, metrics, paths
 from ctlib import evaluate_colorization as plain
 from ctlib.data import camvid, coco, references, splits
 from ctlib.data.registry import DataError
-from ctlib.exemplars.chain import ALL, TRUST, Exemplar, sample
+from ctlib.exemplars.chain import ALL, KNOWN, Exemplar, sample
 from ctlib.models.stylization import scaled
 from ctlib.segment.regions import resized
 from ctlib.settings import whole
@@ -169,9 +169,13 @@ def _case(name: str, own: int, lenders: list[Picture], signatures: list, shares:
 def classes_of(folder: str) -> dict[str, frozenset[str]]:
     """Of each picture of a set, by its file's stem, the classes that its `index.csv` tells; empty where it tells none.
 
+    Of the official layout of COCO its annotations tell them.
+
     Raises:
         DataError: the index names no files.
     """
+    if folder.startswith("coco/"):
+        return coco.Coco(split=folder.removeprefix("coco/").partition(":")[0]).classes()
     file = paths.data_dir() / folder / "index.csv"
     if folder == "photos" or not file.is_file():
         return {}
@@ -199,7 +203,7 @@ def street_cases(
 
     Args:
         long_side: pixels.
-        limit: frames, spread evenly over the film; all by default.
+        limit: frames, spread evenly over the film; None for all.
         sequences: films whose frames are colored.
         kind: of the distance, see `ctlib.data.references.distance`.
 
@@ -302,8 +306,9 @@ def by_samples(
     draws: int = 1,
     kinds: Sequence[str] = ("nearest", "self"),
     side: int = 256,
-    trust: tuple[float, float] | None = TRUST,
+    trust: tuple[float, float] | str | None = KNOWN,
     spread: bool = True,
+    detail: bool = True,
     **options,
 ) -> list[dict]:
     """PSNR of the chain by the number of samples, and of its coarse map, which is made once for all of them.
@@ -314,7 +319,7 @@ def by_samples(
         counts: numbers of samples, see `Exemplar.forward`.
         draws: of the places of samples, the same for every picture.
         kinds: of references, of those in `KINDS`.
-        trust, spread, options: of `Exemplar.forward`.
+        trust: of `Exemplar.colorize`. spread, detail, options: of `Exemplar.forward`.
 
     Returns:
         Rows of `set`, `case`, `kind`, `samples` (as text; of the coarse map `"coarse"`), `draw`, `psnr`.
@@ -326,9 +331,12 @@ def by_samples(
         truth, lender = (scaled(one.rgb.to(place), side) for one in (case.truth, case.references[kind]))
         lightness = chroma.lightness(truth)
         with torch.no_grad():
-            coarse = chain(lightness, lender, samples=0, trust=trust, **options).coarse
+            share = chain.followed(lightness, lender, trust)
+            coarse = chain(lightness, lender, share=share, samples=0, **options).coarse
             made = {("coarse", 0): coarse}
-            made |= {one: chain.refined(lightness, sample(coarse, one[0], [one[1]]), spread) for one in tries}
+            for count, draw in tries:
+                given = sample(coarse, count, [draw])
+                made[count, draw] = chain.refined(lightness, given, coarse, spread, detail)
         for (count, draw), ab in made.items():
             result = images.to_tensor(images.to_uint8(chroma.shown(lightness, ab)))
             numbers = {"samples": str(count), "draw": draw, "psnr": metrics.psnr(result, truth.cpu()).item()}

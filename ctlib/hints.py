@@ -135,7 +135,7 @@ def from_points(
     for number, point in enumerate(points, 1):
         try:
             x, y, wanted = point
-            column, row = int(x), int(y)
+            column, row = math.floor(x), math.floor(y)
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"point {number}: expected (x, y, color), got {point!r}") from error
         if not (0 <= column < width and 0 <= row < height):
@@ -147,6 +147,22 @@ def from_points(
             ab = _shown(ab, level, number)
         hints.ab[0, :, rows, columns] = ab.float()[:, None, None]
         hints.mask[0, 0, rows, columns] = 1
+    return hints
+
+
+def checked(hints: Hints) -> Hints:
+    """Return hints that somebody made if they can be ones.
+
+    Raises:
+        ValueError: values that are not finite, a or b beyond 110, or a mask of others than 0 and 1.
+    """
+    ab, mask = hints
+    if not (ab.isfinite().all() and mask.isfinite().all()):
+        raise ValueError("hints: values that are not finite; clean them with torch.nan_to_num")
+    if ab.abs().max() > _REACH:
+        raise ValueError(f"hints: a and b lie within +-{_REACH}, got {ab.abs().max():.4g}; give CIELAB units")
+    if not ((mask == 0) | (mask == 1)).all():
+        raise ValueError("hints: a mask is 1 where a hint stands and 0 elsewhere")
     return hints
 
 

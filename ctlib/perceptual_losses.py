@@ -16,7 +16,7 @@ from ctlib.metrics import perceptual
 from ctlib.models import imagenet
 from ctlib.models.features import LAYERS, Features
 
-COMPACT = "features-compact"  # in data/pretrained, once it has been judged
+COMPACT = "features-compact"  # in data/pretrained
 SEEN = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 _TINY = 1e-10  # as in LPIPS: what is black to all channels has no direction
 

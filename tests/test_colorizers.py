@@ -321,7 +321,7 @@ def test_hints_are_spread_by_ours_and_not_by_the_authors():
     spread, alone = (net.colorize(rgb, hints=told, side=64, spread=spread) for spread in (True, False))
     assert torch.equal(colorizers.colorize("zhang2017", rgb, hints=told, side=64), spread)
     assert torch.equal(colorizers.colorize("zhang2017", rgb, hints=told, side=64, spread=False), alone)
-    assert not torch.equal(spread, alone) and not colorizers.get("siggraph17").spread
+    assert not torch.equal(spread, alone) and not colorizers.get("siggraph17").defaults["spread"]
     two = colorizers.colorize("zhang2017", torch.cat([rgb, rgb.flip(3)]), hints=told, side=64)  # the same for both
     torch.testing.assert_close(two[:1], spread, rtol=0, atol=1e-3)
     for side in (0, 2.5):

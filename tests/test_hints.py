@@ -9,8 +9,9 @@ import torch
 
 from ctlib import color, hints, ops
 from ctlib.data import photos
-from ctlib.hints import Hints, fixed, from_points, global_hints, resized, simulate, without
+from ctlib.hints import Hints, checked, fixed, from_points, global_hints, resized, simulate, without
 from ctlib.images import to_tensor
+from ctlib.models.zhang2017 import Zhang2017
 
 
 def colors(batch: int = 2, height: int = 40, width: int = 48, seed: int = 0) -> torch.Tensor:
@@ -255,6 +256,23 @@ def directly(lightness, ab, told, reach, tone, doubt):
     weights = weights * torch.exp(-((level[:, None] - level[shown]) ** 2) / (2 * tone**2))
     colors = told.ab[0].flatten(1)[:, shown].double() @ weights.mT
     return ((doubt * ab[0].flatten(1) + colors) / (doubt + weights.sum(1))).view_as(ab)
+
+
+def test_hints_that_somebody_made_are_checked():
+    good = Hints(torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4))
+    assert checked(good) is good
+    for place, value, message in (
+        (0, math.nan, "values that are not finite"),
+        (0, 1e4, r"a and b lie within \+-110, got 1e\+04"),
+        (1, 7.0, "a mask is 1 where a hint stands"),
+        (1, math.inf, "values that are not finite"),
+    ):
+        bad = Hints(*(part.clone() for part in good))
+        bad[place][0, 0, 1, 2] = value
+        with pytest.raises(ValueError, match=message):
+            checked(bad)
+        with pytest.raises(ValueError, match=message):
+            Zhang2017(width=0.06).colorize(torch.rand(1, 3, 4, 4), hints=bad, side=32)
 
 
 @pytest.mark.parametrize("count", [1, 12])

@@ -1,11 +1,15 @@
-"""COCO: everyday photographs with outlined objects of 80 categories (Lin et al., ECCV 2014)."""
+"""COCO: everyday photographs with outlined objects of 80 categories (Lin et al., ECCV 2014).
+
+Outlines are drawn by pycocotools, as everybody's are. Run-length masks are decoded here: pycocotools returns what
+happened to be in memory where a mask does not fill its picture.
+"""
 
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from ctlib import images
 from ctlib.data import files, registry
@@ -17,7 +21,7 @@ class Coco:
     Args:
         root: the folder `coco`; default: its place in the data folder.
         split: `val2017`, `train2017` (its annotations take about 3 GB of memory), or those of 2014.
-        categories: keep only pictures that show at least one of these, by name or by id.
+        categories: keep only pictures that show at least one of these, by name or by id; one or several.
         drop_gray: leave out gray pictures; decodes each picture once, about 10 ms each.
 
     An item is `{"id", "name", "image": uint8 (H, W, 3), "labels": uint8 (H, W) category ids with 0 unlabeled,
@@ -31,7 +35,7 @@ class Coco:
         self,
         root: str | Path | None = None,
         split: str = "val2017",
-        categories: Iterable[str | int] | None = None,
+        categories: Iterable[str | int] | str | int | None = None,
         drop_gray: bool = False,
     ):
         self.dataset, self.split = registry.get("coco"), split
@@ -48,7 +52,8 @@ class Coco:
         except (ValueError, KeyError, TypeError) as error:
             raise self.dataset.error(f"{path} is not a COCO annotation file ({error!r})") from error
         if categories is not None:
-            wanted = {self.category_id(category) for category in categories}
+            some = [categories] if isinstance(categories, str | int) else categories
+            wanted = {self.category_id(category) for category in some}
             self.records = [entry for entry in self.records if wanted & self._shown(entry["id"])]
         if drop_gray:
             self.records = [entry for entry in self.records if not is_gray(self._read(entry))]
@@ -61,10 +66,17 @@ class Coco:
             ValueError: unknown category; lists the known.
         """
         for key, name in self.categories.items():
-            if category in (key, name):
+            if category in (key, str(key), name):
                 return key
         known = ", ".join(f"{name} {key}" for key, name in self.categories.items())
         raise ValueError(f"coco: no category {category!r}; known are {known}")
+
+    def classes(self) -> dict[str, frozenset[str]]:
+        """Of each picture, by its file's stem, the categories that it shows."""
+        return {
+            Path(entry["file_name"]).stem: frozenset(self.categories[key] for key in self._shown(entry["id"]))
+            for entry in self.records
+        }
 
     def _shown(self, image_id: int) -> set[int]:
         return {annotation["category_id"] for annotation in self.annotations.get(image_id, ())}
@@ -123,13 +135,12 @@ def labelled(root: str | Path | None = None) -> Iterator[tuple[str, np.ndarray, 
 def label_map(annotations: Iterable[dict], height: int, width: int) -> np.ndarray:
     """Draw the objects of one picture as category ids, `(H, W)` uint8; 0 is unlabeled.
 
-    The largest object is drawn first, so small ones stay on top. Edges of polygons may differ by a pixel from
-    pycocotools, which samples them on a finer grid.
+    The largest object is drawn first, so small ones stay on top.
 
     Raises:
         DataError: a broken outline or run-length mask, or a mask of another size than the picture.
     """
-    labels = Image.new("L", (width, height))
+    labels = np.zeros((height, width), np.uint8)
     for annotation in sorted(annotations, key=lambda entry: -(entry.get("area") or 0)):
         try:
             _draw(labels, annotation["segmentation"], annotation["category_id"])
@@ -137,21 +148,25 @@ def label_map(annotations: Iterable[dict], height: int, width: int) -> np.ndarra
             reason = f"it has no {error}" if isinstance(error, KeyError) else str(error).removeprefix("coco: ")
             which = f"annotation {annotation.get('id', 'without id')} of picture {annotation.get('image_id', '?')}"
             raise registry.get("coco").error(f"{which} is broken ({reason})") from error
-    return np.array(labels)
+    return labels
 
 
-def _draw(labels: Image.Image, shape: dict | list, key: int) -> None:
-    """Draw one object, a run-length mask or a list of polygons, into a label map."""
+def _draw(labels: np.ndarray, shape: dict | list, key: int) -> None:
+    """Draw one object, a run-length mask or a list of polygons, into a label map `(H, W)`."""
+    from pycocotools import mask as outlines
+
     if isinstance(shape, dict):
         height, width = shape["size"]
-        if (width, height) != labels.size:  # before decoding: a wild size could fill the memory
-            raise ValueError(f"its mask is {width}x{height}, the picture {labels.width}x{labels.height}")
-        labels.paste(key, mask=Image.fromarray(decode_rle(shape).astype(np.uint8) * 255))
+        if (height, width) != labels.shape:  # before decoding: a wild size could fill the memory
+            raise ValueError(f"its mask is {width}x{height}, the picture {labels.shape[1]}x{labels.shape[0]}")
+        labels[decode_rle(shape)] = key
         return
-    pencil = ImageDraw.Draw(labels)
     for polygon in shape:
+        if len(polygon) % 2 or not np.isfinite(np.array(polygon, float)).all():
+            raise ValueError("an outline has an odd number of coordinates, or one that is not finite")
         if len(polygon) >= 6:
-            pencil.polygon([value - 0.5 for value in polygon], fill=key)
+            (drawn,) = outlines.frPyObjects([polygon], *labels.shape)
+            labels[outlines.decode(drawn) > 0] = key
 
 
 def decode_rle(rle: dict) -> np.ndarray:

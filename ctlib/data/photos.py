@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from ctlib import images, paths
-from ctlib.data import registry
+from ctlib.data import coco, registry
 from ctlib.data.registry import IMAGES, DataError
 
 
@@ -54,11 +54,23 @@ def manifest(wanted: Iterable[str]) -> dict[str, str]:
 def files(folder: str = "photos") -> dict[str, Path]:
     """Pictures by name: the bundled photographs, or those of a folder in `$CTLIB_DATA` (its `images` if there is one).
 
+    Args:
+        folder: `"photos"`, a folder, or for the official layout of COCO its part, if need be with categories by name or
+            number: `"coco/val2017:giraffe,zebra"`.
+
     Raises:
-        DataError: the folder is missing or holds no picture.
+        DataError: the folder is missing or holds no picture. ValueError: an unknown category.
     """
     if folder == "photos":
         return {name: path(name) for name in names()}
+    if ":" in folder:
+        part, _, categories = folder.partition(":")
+        if not part.startswith("coco/"):
+            raise DataError(f"{folder}: categories are known of COCO's parts, as in coco/val2017:zebra")
+        found = coco.Coco(split=part.removeprefix("coco/"), categories=categories.split(",")).paths
+        if not found:
+            raise DataError(f"{folder}: no picture of {part} shows any of these")
+        return {path.name: path for path in found}
     place = paths.data_dir() / folder
     place = place / "images" if (place / "images").is_dir() else place
     found = sorted(file for file in place.rglob("*") if file.suffix.lower() in IMAGES)

@@ -1,4 +1,4 @@
-"""Coloring a gray picture after another one: the chain of two networks, and three ways without learning.
+"""Coloring a gray picture after another one: the chain of two networks, matching, and three older ways.
 
 Taught in: notebooks/51_exemplar_colorization.
 """

@@ -6,10 +6,12 @@ r"""The chain of exemplar colorization (Xu et al. 2020): pre-colorize, transfer,
 3. They are sampled at random places.
 4. The colorization sub-net takes the samples for hints and colors the target once more.
 
-Between 2 and 3 stands something that is not in the paper: a reference that looks unlike the target, when both are gray,
-is followed less, or not at all (`trusted`). Without it the chain colors anything after anything. And the second
-link can be another one, `by="matching"`, which knows where in the reference a color stands. After 4, samples speak once
-more for what is near them and as light (`ctlib.hints.spread`), since the network follows them halfway.
+What is not in the paper: a reference that looks unlike the target, when both are gray, is followed less, or not at all
+(`trusted`); without it the chain colors anything after anything. The second link sees half the sides, since its colors
+are only sampled (`shrink`), or is another one, `by="matching"`, which knows where in the reference a color stands.
+After 4, samples speak once more for what is near them and as light (`ctlib.hints.spread`), since the network follows
+them halfway, and what of the coarse map is finer than samples can say is added (`detail`). `PAPERS` are the options
+without all that.
 
 The target's L\* goes through unaltered; that is what keeps its structure. The authors' code does not wire this chain;
 the order is the paper's, as retold. How many samples it takes is not known, so it is a parameter; the sampler is that
@@ -19,6 +21,7 @@ Source: Xu, Wang, Fang, Sheng, Zhang, Stylization-Based Architecture for Fast De
 Taught in: notebooks/51_exemplar_colorization.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -33,13 +36,20 @@ from ctlib.models.refinement import Refinement
 from ctlib.models.stylization import MULTIPLE, Stylization, scaled
 from ctlib.models.stylization_once import StylizationOnce
 from ctlib.segment.guides import Guide, guide
+from ctlib.settings import flag, whole
 
 ALL = "all"
-WAYS = ("adain", "matching")  # to coarse colors: the paper's transfer sub-net, or correspondence of deep features
+#: ways to coarse colors, the paper's transfer sub-net or correspondence of deep features, and their own options
+WAYS = {"adain": ("sites", "alpha"), "matching": ("temperature",)}
 SAMPLES = 100
-# likeness up to which a reference is not followed, and from which on it is: for `weighed` and the compact encoder
-TRUST = (0.6, 0.63)
-DOUBT = 50.0  # how loud the sub-net is beside samples, in pixels of them, where they are spread
+KNOWN = "known"
+#: by encoder, the likeness (`weighed`) up to which a reference is not followed, and from which on it is
+TRUST = {"compact": (0.6, 0.63)}
+# the next four were chosen on photographs of the part that validates
+SHRINK = 2  # times smaller are the sides of what the transfer sees
+DOUBT = 15.0  # how loud the sub-net is beside samples, in pixels of them, where they are spread
+CELLS = 24  # a side: what is finer is detail
+PAPERS = {"trust": None, "spread": False, "detail": False, "shrink": 1}  # options of `Exemplar.colorize`
 PARTS = {"transfer": (Stylization, StylizationOnce), "refine": (Refinement,)}  # folders of a saved chain
 
 
@@ -70,11 +80,13 @@ class Exemplar(nn.Module):
         reference: Tensor,
         labels: Guide | None = None,
         *,
+        share: Tensor | None = None,
         samples: int | str = SAMPLES,
         seeds: Sequence[int] = (0,),
-        trust: tuple[float, float] | None = None,
         by: str = "adain",
-        spread: bool = False,
+        spread: bool = True,
+        detail: bool = True,
+        shrink: int = SHRINK,
         **options,
     ) -> Steps:
         r"""The chain at the size of the networks.
@@ -83,85 +95,122 @@ class Exemplar(nn.Module):
             lightness: `(B, 1, H, W)` L\* in [0, 100], sides that 8 divides.
             reference: `(B or 1, 3, h, w)` sRGB in [0, 1], the same, of another size perhaps.
             labels: of one target and its reference, see `ctlib.segment.guides.guide`.
+            share: `(B,)`, how far each reference is followed, 0 to 1; all the way by default, see `followed`.
             samples: number of patches of 1 to 9 pixels a side whose coarse color is kept; 0 for none, which leaves
                 the target as it was pre-colored; `"all"` for all pixels.
             seeds: of their places, one a target or one for all.
-            trust: the two bounds of `trusted`; None follows every reference, as the paper does. With labels somebody
-                has said what belongs together, and trust is not asked.
             by: one of `WAYS`: how colors get from the reference to the target.
-            spread: whether the samples are spread over what the last link made; the paper has nothing like it.
-            options: of that: `sites` and `alpha` of the transfer; `temperature` of the matching.
+            spread: whether the samples are spread over what the last link made.
+            detail: whether what the coarse map has within a cell of a grid of 24 x 24 is added to that.
+            shrink: how many times smaller the sides are of what the transfer sees, for `by="adain"`.
+            options: of that way: `sites` and `alpha` of the transfer; `temperature` of the matching.
 
         Raises:
             ValueError: wrong input; the message names what and the remedy.
         """
         count_of(samples)
+        flag("spread", spread), flag("detail", detail)
         if by not in WAYS:
             raise ValueError(f"by: expected one of {', '.join(WAYS)}, got {by!r}")
-        precolored, doubted = self.precolor(lightness), trust is not None and labels is None
-        if by == "adain":
-            coarse = self.coarse(lightness, precolored, reference, labels, **options)
-        else:
-            likeness = compared(self.transfer.encoder, lightness, reference)
-            coarse = chroma.resize(matched(likeness, reference, labels, **options), lightness.shape[2:])
-        if doubted:
-            share = trusted(weighed(self.transfer.encoder, lightness, reference), trust)
-            coarse = precolored + share.view(-1, 1, 1, 1) * (coarse - precolored)
+        if unknown := sorted(set(options) - set(WAYS[by])):
+            raise ValueError(f"{by} has no option {unknown[0]!r}; it takes {', '.join(WAYS[by])}")
+        coarse = precolored = self.precolor(lightness)
+        if share is None or share.any():  # else there is no need to look at the reference
+            if by == "adain":
+                coarse = self.coarse(lightness, precolored, reference, labels, shrink=shrink, **options)
+            else:
+                likeness = compared(self.transfer.encoder, lightness, reference)
+                coarse = chroma.resize(matched(likeness, reference, labels, **options), lightness.shape[2:])
+            if share is not None:
+                coarse = torch.lerp(precolored, coarse, share.to(coarse).view(-1, 1, 1, 1))
         given = sample(coarse, samples, seeds)
-        return Steps(precolored, coarse, given, self.refined(lightness, given, spread))
+        return Steps(precolored, coarse, given, self.refined(lightness, given, coarse, spread, detail))
+
+    def followed(self, lightness: Tensor, reference: Tensor, trust: tuple[float, float] | str | None) -> Tensor | None:
+        r"""How far references are followed: `(B,)`, 0 to 1, by `trusted`; None without trust.
+
+        Args:
+            lightness, reference: of `forward`, of any size.
+            trust: of `colorize`.
+
+        Raises:
+            ValueError: no bounds are known for the encoder, or something else than two rising numbers.
+        """
+        if trust is None:
+            return None
+        name = self.transfer.encoder_name
+        if trust == KNOWN and name not in TRUST:
+            raise ValueError(
+                f"trust: bounds are known for encoder {', '.join(TRUST)}, not for {name}; "
+                "give two numbers, or None to follow every reference"
+            )
+        bounds = TRUST[name] if trust == KNOWN else trust
+        return trusted(weighed(self.transfer.encoder, lightness, reference), bounds)
 
     def precolor(self, lightness: Tensor) -> Tensor:
         """The first link: a and b `(B, 2, H, W)` of lightness alone, from an empty map and an empty mask."""
         return self.refine.ab(lightness)
 
     def coarse(
-        self, lightness: Tensor, ab: Tensor, reference: Tensor, labels: Guide | None = None, **options
-    ) -> Tensor:
-        """The second: a and b of the reference's colors on a colored target. Differentiable in the transfer."""
-        moved = self.transfer(chroma.join(lightness, ab), reference, labels, **options)
-        return ops.rgb_to_lab(moved.float().clamp(0, 1))[:, 1:]
-
-    def refined(self, lightness: Tensor, given: Hints, spread: bool) -> Tensor:
-        """The last: a and b `(B, 2, H, W)` of lightness and samples, which are spread or not, see `forward`."""
-        ab = self.refine.ab(lightness, given)
-        return hints.spread(lightness, ab, given, doubt=DOUBT) if spread else ab
-
-    @torch.no_grad()
-    def colorize(
         self,
-        rgb: Tensor,
+        lightness: Tensor,
+        ab: Tensor,
         reference: Tensor,
+        labels: Guide | None = None,
         *,
-        samples: int | str = SAMPLES,
-        labels: tuple[Tensor, Tensor] | None = None,
-        side: int = 256,
-        seed: int = 0,
-        trust: tuple[float, float] | None = TRUST,
-        by: str = "adain",
-        spread: bool = True,
+        shrink: int = 1,
         **options,
     ) -> Tensor:
+        """The second: a and b of the reference's colors on a colored target. Differentiable in the transfer."""
+        rgb, size = chroma.join(lightness, ab), lightness.shape[2:]
+        if whole("shrink", shrink, 1) > 1:
+            rgb, reference = (
+                scaled(one, max(32, round((one.shape[2] * one.shape[3]) ** 0.5 / shrink))) for one in (rgb, reference)
+            )
+        moved = self.transfer(rgb, reference, labels, **options)
+        return chroma.resize(ops.rgb_to_lab(moved.float().clamp(0, 1))[:, 1:], size)
+
+    def refined(self, lightness: Tensor, given: Hints, coarse: Tensor, spread: bool, detail: bool) -> Tensor:
+        """The last: a and b `(B, 2, H, W)` of lightness and samples of the coarse map, see `forward`."""
+        ab = self.refine.ab(lightness, given)
+        if spread:
+            ab = hints.spread(lightness, ab, given, doubt=DOUBT)
+        if detail and given.mask.any():  # without samples nothing is told of the reference
+            size = coarse.shape[2:]
+            ab = ab + coarse - chroma.resize(chroma.resize(coarse, chroma.network_size(*size, CELLS, 1)), size)
+        return ab
+
+    @torch.no_grad()
+    def colorize(self, rgb: Tensor, reference: Tensor, **options) -> Tensor:
         r"""Color pictures of any size after a reference.
 
         Args:
             rgb: `(B, 3, H, W)` sRGB in [0, 1], of which only L\* counts.
             reference: `(B or 1, 3, H', W')` sRGB in [0, 1], at least 32 pixels a side, in color.
-            samples, trust, by, spread, options: of `forward`.
             labels: of one picture and its reference, `(H, W)` and `(H', W')` whole numbers, the same number for what
-                belongs together; see `ctlib.segment.guides.guide`.
-            side: the networks see about side x side pixels of each.
-            seed: of the places that are sampled, the same for all pictures.
+                belongs together; see `ctlib.segment.guides.guide`. None by default.
+            side: the networks see about side x side pixels of each, 256 by default.
+            seed: of the places that are sampled, the same for all pictures; 0 by default.
+            trust: `"known"`, the default: a reference that looks unlike is followed less or not at all, by the bounds
+                that are known for the encoder; two numbers, bounds of `trusted`; None follows every reference, as the
+                paper does. With labels somebody has said what belongs together, and trust is not asked.
+            options: of `forward`: `samples`, `by`, `spread`, `detail`, `shrink` and those of each way.
 
         Returns:
-            `(B, 3, H, W)` sRGB in [0, 1] with the L\* of `rgb`; see `ctlib.chroma.shown`.
+            `(B, 3, H, W)` sRGB in [0, 1] with the L\* of `rgb`; see `ctlib.chroma.shown`. A warning says if a reference
+            is not followed at all.
 
         Raises:
             ValueError: wrong input; the message names what and the remedy.
         """
-        options |= {"samples": samples, "labels": labels, "side": side, "seed": seed}
-        options |= {"trust": trust, "by": by, "spread": spread}
-        whole, made = self._made(rgb, reference, **options)
-        return chroma.shown(whole, made.refined.to(rgb)).to(rgb)
+        lightness, made, share = self._made(rgb, reference, **options)
+        if share is not None and not share.all():
+            warnings.warn(
+                "reference: it looks unlike the picture and is not followed; choose another, or follow it all the same "
+                "(--follow, in Python trust=None)",
+                stacklevel=1,  # the caller's frame is one of torch's
+            )
+        return chroma.shown(lightness, made.refined.to(rgb)).to(rgb)
 
     @torch.no_grad()
     def steps(self, rgb: Tensor, reference: Tensor, **options) -> dict[str, Tensor]:
@@ -169,43 +218,33 @@ class Exemplar(nn.Module):
 
         `hints` is the fourth: the samples on the gray picture.
         """
-        whole, made = self._made(rgb, reference, **options)
+        lightness, made, _ = self._made(rgb, reference, **options)
         shown = made._asdict() | {"hints": made.hints.ab}
-        return {name: chroma.shown(whole, ab.to(rgb)).to(rgb) for name, ab in shown.items()}
+        return {name: chroma.shown(lightness, ab.to(rgb)).to(rgb) for name, ab in shown.items()}
 
     def _made(
         self,
         rgb: Tensor,
         reference: Tensor,
         *,
-        samples: int | str = SAMPLES,
         labels: tuple[Tensor, Tensor] | None = None,
         side: int = 256,
         seed: int = 0,
-        trust: tuple[float, float] | None = TRUST,
-        by: str = "adain",
-        spread: bool = True,
+        trust: tuple[float, float] | str | None = KNOWN,
         **options,
-    ) -> tuple[Tensor, Steps]:
-        r"""L\* of pictures of any size, and what each link made of them at the size of the networks."""
+    ) -> tuple[Tensor, Steps, Tensor | None]:
+        r"""L\* of pictures of any size, what each link made of them, and how far each reference was followed."""
         check.rgb(rgb, "rgb")
         chroma.lender(reference, len(rgb))
+        whole("side", side, 32), whole("seed", seed, 0)
         found = None if labels is None else guide(labels, rgb, reference)
         place = next(self.parameters())
-        whole = chroma.lightness(rgb)
-        size = chroma.network_size(*rgb.shape[2:], side, MULTIPLE)
-        made = self(
-            chroma.resize(whole.to(place), size),
-            scaled(reference.to(place), side),
-            None if found is None else found.to(place.device),
-            samples=samples,
-            seeds=[seed],
-            trust=trust,
-            by=by,
-            spread=spread,
-            **options,
-        )
-        return whole, made
+        lightness, lender = chroma.lightness(rgb), reference.to(place)
+        share = self.followed(lightness.to(place), lender, trust) if labels is None else None
+        small = chroma.resize(lightness.to(place), chroma.network_size(*rgb.shape[2:], side, MULTIPLE))
+        guided = None if found is None else found.to(place.device)
+        made = self(small, scaled(lender, side), guided, share=share, seeds=[seed], **options)
+        return lightness, made, share
 
     def save_pretrained(self, folder: Path | str, **options) -> Path:
         """Both networks, each in a folder of its own: `transfer` and `refine`."""
@@ -231,7 +270,7 @@ class Exemplar(nn.Module):
         return cls(kind.from_pretrained(transfer), Refinement.from_pretrained(refine)).eval()
 
 
-def trusted(likeness: Tensor, bounds: tuple[float, float] = TRUST) -> Tensor:
+def trusted(likeness: Tensor, bounds: tuple[float, float] = TRUST["compact"]) -> Tensor:
     """How far a reference is followed, 0 to 1, by how much it looks like the target, both of them gray.
 
     Args:
@@ -241,8 +280,12 @@ def trusted(likeness: Tensor, bounds: tuple[float, float] = TRUST) -> Tensor:
     Raises:
         ValueError: bounds that do not rise.
     """
-    none, full = bounds
-    if not none < full:
+    try:
+        none, full = map(float, bounds)
+        rising = none < full
+    except (TypeError, ValueError):
+        rising = False
+    if not rising:
         raise ValueError(f"trust: expected two rising numbers, got {bounds!r}")
     return ((likeness - none) / (full - none)).clamp(0, 1)
 

@@ -24,9 +24,10 @@ from ctlib import chroma, ops
 from ctlib.models.features import Pyramid
 from ctlib.segment.guides import Guide
 
-LAYERS = ("relu2_1", "relu3_1", "relu4_1")
+SCALES = (2, 3, 4)  # of the encoder, as far as it has them
 PLACES = 64 * 64  # of each picture, at most, whose colors are looked for
 WEIGHED = 32 * 32  # that say whether a reference fits
+LOOK = 256  # pixels a side, about, of what is weighed, whatever the networks see: likeness rises with the size
 TEMPERATURE = 0.05
 
 
@@ -49,7 +50,7 @@ def compared(encoder: Pyramid, lightness: Tensor, reference: Tensor, places: int
         places: of each picture, at most.
 
     Returns:
-        Mean over `LAYERS` of the features' cosines, on grids of a quarter of the sides or less.
+        Mean over `SCALES` of the features' cosines, on grids of a quarter of the sides or less.
     """
     other = chroma.lightness(reference).expand(len(lightness), -1, -1, -1)
     sizes = _size(lightness.shape[2:], places), _size(other.shape[2:], places)
@@ -69,8 +70,11 @@ def mutual(likeness: Likeness) -> Tensor:
 
 @torch.no_grad()
 def weighed(encoder: Pyramid, lightness: Tensor, reference: Tensor) -> Tensor:
-    """`mutual` of few places, `(B,)`, of a target and a reference as `compared` takes them: a look at the whole."""
-    return mutual(compared(encoder, lightness, reference, WEIGHED))
+    """`mutual` of few places, `(B,)`, of targets and references as `compared` takes them, but of any size."""
+    lightness, reference = (
+        chroma.resize(one, chroma.network_size(*one.shape[2:], LOOK, 16)) for one in (lightness, reference)
+    )
+    return mutual(compared(encoder, lightness, reference.clamp(0, 1), WEIGHED))
 
 
 @torch.no_grad()
@@ -92,7 +96,7 @@ def matched(
     Raises:
         ValueError: a temperature that is not above 0.
     """
-    if not temperature > 0:
+    if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not temperature > 0:
         raise ValueError(f"temperature: expected a number above 0, got {temperature!r}")
     places = likeness.places
     if labels is not None:
@@ -108,18 +112,19 @@ def matched(
 
 def _cosines(encoder: Pyramid, target: Tensor, reference: Tensor, sizes: tuple[tuple[int, int], ...]) -> Tensor:
     """Of one target and one reference, `(places, places)`."""
+    layers = [f"relu{scale}_1" for scale in SCALES if scale <= len(encoder.counts)]
     both = []
     for lightness in (target, reference):
         gray = chroma.join(lightness, lightness.new_zeros(1, 2, 1, 1))
-        both.append(encoder(gray, LAYERS))
+        both.append(encoder(gray, layers))
     total = 0.0
-    for layer in LAYERS:
+    for layer in layers:
         own, other = (chroma.resize(one[layer], size)[0].flatten(1) for one, size in zip(both, sizes, strict=True))
         # channels on one scale, as a cosine listens to the loud ones
         deviation, mean = torch.std_mean(torch.cat([own, other], dim=1), dim=1, keepdim=True)
         own, other = (functional.normalize((one - mean) / (deviation + 1e-3), dim=0) for one in (own, other))
         total = total + own.mT @ other
-    return total / len(LAYERS)
+    return total / len(layers)
 
 
 def _size(size: torch.Size, places: int) -> tuple[int, int]:

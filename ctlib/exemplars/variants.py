@@ -9,18 +9,21 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor
 
-from ctlib.exemplars.chain import Exemplar
-from ctlib.models.stylization import PAPER, Stylization, normalizer
+from ctlib.exemplars.chain import PAPERS, Exemplar
+from ctlib.models.stylization import PAPER
 from ctlib.models.stylization_once import StylizationOnce
-from ctlib.segment.guides import Guide
 
 COARSE, FULL = "transfer only", "full chain"
 LINKS = {COARSE: "coarse", FULL: "refined"}  # how results are called, and the link of `Exemplar.steps` they are from
 BOTH = "encoder + decoder"
-SITES = {"encoder": ("encoder",), "decoder": ("decoder",), BOTH: PAPER, f"{BOTH} + skip": (*PAPER, "skip")}
 ONCE, STUDENT, GRAY = "once", "the student's once", "gray picture"
-
-PAPERS = {"trust": None, "spread": False}  # options of `Exemplar.steps` for the chain as the paper has it
+SITES = {
+    "encoder": ("encoder",),
+    "decoder": ("decoder",),
+    BOTH: PAPER,
+    f"{BOTH} + skip": (*PAPER, "skip"),
+    ONCE: ("deepest",),
+}
 
 Way = Callable[..., dict[str, Tensor]]  # of a picture, a reference and options, see `Exemplar.steps`
 
@@ -34,26 +37,6 @@ class GrayFirst(Exemplar):
     def precolor(self, lightness: Tensor) -> Tensor:
         """No color: `(B, 2, H, W)`."""
         return torch.zeros_like(lightness).expand(-1, 2, -1, -1)
-
-
-class Once(Stylization):
-    """The paper's transfer sub-net with AdaIN at one place, its deepest features, where the student has it.
-
-    It takes the weights of a `Stylization`, so that nothing but the place differs.
-    """
-
-    def forward(self, rgb: Tensor, reference: Tensor, labels: Guide | None = None, *, alpha: float = 1.0) -> Tensor:
-        """As `Stylization.forward`."""
-        encoded, wanted = self.encode(rgb), self.encode(reference).levels[-1]
-        changed = normalizer(labels, alpha)(encoded.levels[-1], wanted)
-        return self.decoder(encoded._replace(levels=(*encoded.levels[:-1], changed)))[0]
-
-    @classmethod
-    def of(cls, transfer: Stylization) -> "Once":
-        """A copy of a trained network, in evaluation mode."""
-        copy = cls(transfer.encoder_name).to(next(transfer.parameters()).device)
-        copy.load_state_dict(transfer.state_dict())
-        return copy.eval()
 
 
 def remembered(chain: Exemplar, **options) -> Way:
@@ -72,7 +55,7 @@ def remembered(chain: Exemplar, **options) -> Way:
 def variants(chain: Exemplar, student: StylizationOnce | None = None, **options) -> dict[str, Way]:
     """A chain with AdaIN at each choice of sites, and one whose encoder sees the gray picture.
 
-    They follow every reference and spread no samples, as in the paper, so that nothing but the place differs; see
+    They have nothing that the paper has not, see `PAPERS`, so that nothing but the place differs; see
     `ctlib.exemplars.chain`.
 
     Args:
@@ -81,12 +64,10 @@ def variants(chain: Exemplar, student: StylizationOnce | None = None, **options)
         options: of `Exemplar.steps`, for all of them.
 
     Returns:
-        By name: those of `SITES`, `"once"`, the student's if there is one, `"gray picture"`.
+        By name: those of `SITES`, the student's if there is one, `"gray picture"`.
     """
-    options = PAPERS | options
-    once, gray = Exemplar(Once.of(chain.transfer), chain.refine), GrayFirst(chain.transfer, chain.refine)
+    options, gray = PAPERS | options, GrayFirst(chain.transfer, chain.refine)
     found = {name: remembered(chain, sites=sites, **options) for name, sites in SITES.items()}
-    found[ONCE] = remembered(once.eval(), **options)
     if student is not None:
         found[STUDENT] = remembered(Exemplar(student, chain.refine).eval(), **options)
     return found | {GRAY: remembered(gray.eval(), **options)}

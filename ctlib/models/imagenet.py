@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from ctlib import hubcache, paths
 from ctlib.checkpoints import load_weights
 from ctlib.hubcache import MissingWeights
+from ctlib.models import official
 
 #: as torchvision names its files
 FILES = {
@@ -50,7 +50,7 @@ def weights(name: str, file: Path | str = "", *, download: bool = True) -> dict[
     if file or at_hand.is_file():
         path = Path(file or at_hand)
         if path.suffix == ".pth" and path.is_file():
-            return _read(path, name)
+            return official.read(path)
         return {key: value.float() for key, value in load_weights(path).items()}
     try:
         path = hubcache.fetch(FILES[name], _address(name), f"{name}: ImageNet's weights", download=download)
@@ -59,15 +59,7 @@ def weights(name: str, file: Path | str = "", *, download: bool = True) -> dict[
     found = hubcache.sha256(path)
     if not found.startswith(hubcache.hash_of_name(path)):
         raise MissingWeights(f"{name}: {path} is damaged (SHA-256 {found[:8]}...); delete it")
-    return _read(path, name)
-
-
-def _read(path: Path, name: str) -> dict[str, Tensor]:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the reader lets out whatever the damage leads to
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise MissingWeights(f"{name}: {path} holds no readable weights ({reason}); download it again") from error
+    return official.read(path)
 
 
 def _address(name: str) -> Callable[[], str]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ctlib import hubcache
+from ctlib import hubcache, ops
 from ctlib.checkpoints import CheckpointError
 
 
@@ -148,10 +148,14 @@ def smoke(network: nn.Module, side: int = 128) -> dict[str, float]:
         is from red, a = 80 and b = 67, without a hint and with a red one there of 8 x 8 pixels.
 
     Raises:
-        CheckpointError: not finite; more than 30 for gray; or the hint leaves more than three quarters of the distance,
-            as it does with the wrong `mask_cent`.
+        CheckpointError: not finite; more than 30 for gray; the hint leaves more than three quarters of the distance, as
+            it does with the wrong `mask_cent`; or `Zhang2016` brings a table of colors that is not `ctlib.ops.AB_BINS`.
     """
     weight = next(network.parameters())
+    if (table := getattr(network, "model_out", None)) is not None and hasattr(network, "folded"):
+        off = (110 * table.weight[:, :, 0, 0].mT - ops.AB_BINS.to(weight)).abs().max().item()
+        if off > 0.5:
+            raise CheckpointError(f"weights: their 313 colors are others, or in another order (up to {off:.0f} away)")
     lightness = torch.full((1, 1, side, side), 50.0, device=weight.device, dtype=weight.dtype)
     plain = network.ab(lightness)
     found = {"gray": plain.norm(dim=1).mean().item()}

@@ -150,7 +150,9 @@ class ResnetColorizer(nn.Module, Pretrained):
             chosen |= {key: value for key, value in own.items() if key not in chosen}
             self.trunk.load_state_dict(chosen)
         except (KeyError, RuntimeError) as error:
-            raise ValueError(f"file: these are not torchvision's weights of {name}: {error}") from error
+            missing = isinstance(error, KeyError)
+            reason = f"{error.args[0]} is missing" if missing else " ".join(str(error).split())[:160]
+            raise ValueError(f"file: these are not torchvision's weights of {name} ({reason})") from error
         return self
 
     def forward(self, gray: Tensor) -> Tensor:

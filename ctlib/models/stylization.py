@@ -8,10 +8,11 @@ teaches the decoder to give pictures back as they were, see `ctlib.recipes.styli
 - `"encoder"`: after the first convolution of each scale;
 - `"decoder"`: after the last of each scale, on the way back, toward what the decoder makes of the reference;
 - `"skip"`: the pooled features that the shortcuts carry. The paper, as retold, has the first two; the authors' script
-  runs with all three.
+  runs with all three;
+- `"deepest"`: the features between encoder and decoder, once, where a student who rebuilt the system has it. With
+  `"decoder"` that happens as well.
 
-With `"decoder"` and without `"encoder"` the deepest features are normalized as well. With label maps all of that
-happens in each region toward the region of the same label.
+With label maps all of that happens in each region toward the region of the same label.
 
 Layers and their names are those of the authors' decoder: of VGG19's, 5,053,507 parameters.
 
@@ -35,9 +36,9 @@ from ctlib.checkpoints import Pretrained
 from ctlib.models import style_encoders
 from ctlib.models.features import Adapt, Pyramid
 from ctlib.segment.guides import Guide, guide
-from ctlib.settings import whole
+from ctlib.settings import number, whole
 
-SITES = ("encoder", "decoder", "skip")
+SITES = ("encoder", "decoder", "skip", "deepest")
 PAPER = ("encoder", "decoder")
 MULTIPLE = 16  # of the sides: three halvings leave two pixels to reflect
 
@@ -71,8 +72,8 @@ class Decoder(nn.Module):
             wide, own = widths[level], widths[level - 1]
             self.add_module(f"conv{level + 1}_1", _conv(wide, own))
             self.add_module(f"conv{level}_{counts[level - 1]}_2", _conv(3 * own, own))
-            for number in range(counts[level - 1] - 1, 1, -1):
-                self.add_module(f"conv{level}_{number}", _conv(own, own))
+            for place in range(counts[level - 1] - 1, 1, -1):
+                self.add_module(f"conv{level}_{place}", _conv(own, own))
         self.conv1_1 = begin_near_gray(_conv(widths[0], 3))
 
     def forward(self, encoded: Encoded, adapt: Adapt | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -96,8 +97,8 @@ class Decoder(nn.Module):
             features = functional.relu(self.get_submodule(f"conv{level + 1}_1")(features))
             coarse, join = torch.cat([features, encoded.pools[level - 1]], dim=1), f"conv{level}_{count}_2"
             features = functional.relu(enlarging(self.get_submodule(join), coarse, encoded.lasts[level - 1]))
-            for number in range(count - 1, 1, -1):
-                features = functional.relu(self.get_submodule(f"conv{level}_{number}")(features))
+            for place in range(count - 1, 1, -1):
+                features = functional.relu(self.get_submodule(f"conv{level}_{place}")(features))
             if adapt is not None:
                 features = adapt(level, features)
             decoded.append(features)
@@ -167,24 +168,23 @@ class Stylization(nn.Module, Pretrained):
             `(B, 3, H, W)` sRGB, not clamped.
 
         Raises:
-            ValueError: sides that do not fit, unknown sites or none.
+            ValueError: sides that do not fit, unknown sites or none, or an alpha out of range.
         """
         sites = sites_of(sites)
         check_sides(rgb, "rgb", self.encoder)
         if not isinstance(reference, Style):
             check_sides(reference, "reference", self.encoder)
             reference = self.style(reference)
-        to = normalizer(labels, alpha)
+        to = normalizer(labels, number("alpha", alpha, 1))
         own, style = reference.encoded, reference
 
         encoded = self.encode(rgb, (lambda level, x: to(x, own.levels[level - 1])) if "encoder" in sites else None)
         if "skip" in sites:
             encoded = encoded._replace(pools=tuple(map(to, encoded.pools, own.pools)))
-        if "decoder" not in sites:
-            return self.decoder(encoded)[0]
-        if "encoder" not in sites:
+        if "encoder" not in sites and {"decoder", "deepest"} & set(sites):
             encoded = encoded._replace(levels=(*encoded.levels[:-1], to(encoded.levels[-1], own.levels[-1])))
-        return self.decoder(encoded, lambda level, x: to(x, style.decoded[level - 1]))[0]
+        adapt = (lambda level, x: to(x, style.decoded[level - 1])) if "decoder" in sites else None
+        return self.decoder(encoded, adapt)[0]
 
     @torch.no_grad()
     def recolor(
@@ -252,7 +252,7 @@ def normalizer(labels: Guide | None, alpha: float = 1.0) -> Callable[[Tensor, Te
 
 def sites_of(sites: Sequence[str]) -> tuple[str, ...]:
     """The sites in a fixed order. Raises `ValueError` for unknown ones or none."""
-    given = (sites,) if isinstance(sites, str) else tuple(sites)
+    given = (sites,) if isinstance(sites, str) or not isinstance(sites, Sequence) else tuple(sites)
     if not given or any(site not in SITES for site in given):
         raise ValueError(f"sites: expected some of {', '.join(SITES)}, got {sites!r}")
     return tuple(site for site in SITES if site in given)

@@ -13,6 +13,7 @@ Taught in: notebooks/41_classification_colorization.
 """
 
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,9 @@ class Zhang2016(nn.Module, Pretrained):
     Raises:
         ValueError: an option out of its range.
     """
+
+    #: what a file of weights does not say
+    UNTOLD: ClassVar = {"folded": "1 / 2.606 for the authors' released weights, 1 for networks trained here"}
 
     def __init__(self, width: float = 1.0, folded: float = 1.0, init: str = "he"):
         super().__init__()
@@ -130,7 +134,7 @@ class Zhang2016(nn.Module, Pretrained):
         """As that of `Pretrained`. Known beside: `"eccv16"`, the authors' weights, and a `.pth` file like theirs.
 
         Args:
-            options: for a `.pth` file those of the network, e.g. `folded`.
+            options: for a `.pth` file those of the network; `folded` has to be among them.
         """
         if official.is_official(name):
             return official.load(cls, name, "eccv16", **options)

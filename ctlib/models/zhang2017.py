@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from ctlib import check
 from ctlib.checkpoints import Pretrained
-from ctlib.hints import GLOBAL, Hints, none_like, resized
+from ctlib.hints import GLOBAL, Hints, checked, none_like, resized
 from ctlib.hints import spread as spread_hints
 from ctlib.models import official
 from ctlib.models.zhang2016 import MULTIPLE, block, channels, colorized, extended, lightness_of, start
@@ -176,7 +176,7 @@ class Zhang2017(nn.Module, Pretrained):
         """
         check.rgb(rgb, "rgb")
         if self.hints == "local" and hints is not None:
-            hints = _pair(hints)
+            hints = checked(_pair(hints))
             if hints.ab.shape[2:] != rgb.shape[2:]:
                 wanted = " and ".join(str(tuple(one.shape[2:])) for one in (hints.ab, rgb))
                 raise ValueError(f"hints: their size is not that of the picture, {wanted}; see ctlib.hints.resized")

@@ -186,7 +186,7 @@ def grid(objective: Objective, dataset: Exemplars, count: int = 6):
             squares({"rgb": batch[name].to(device), "seed": batch["seed"]}, objective.side, 0.0)
             for name in ("rgb", "other")
         )
-        made = network(chroma.lightness(rgb), other, seeds=batch["seed"].tolist())
+        made = network(chroma.lightness(rgb), other, seeds=batch["seed"].tolist(), spread=False, detail=False, shrink=1)
         shown = rows(rgb, made.precolored, made.coarse, made.refined)
         return torch.cat([shown, torch.cat(other.unbind(0), dim=2)], dim=1)
 

@@ -119,7 +119,8 @@ def caches(sets: Sequence[str], size: int) -> list[cache.Cache]:
 
     Args:
         sets: `"photos"` for the bundled ones, else names of folders in `$CTLIB_DATA` (their `images` if there is one);
-            of an official layout the part is named, too: `"imagenet/train"`, `"coco/train2017"`.
+            of an official layout the part is named, too: `"imagenet/train"`, `"coco/train2017"`, of COCO if need be
+            with categories: `"coco/train2017:giraffe,zebra"`.
         size: pixels.
 
     Raises:

@@ -57,7 +57,7 @@ def guide(labels: tuple[Tensor, Tensor], source: Tensor, reference: Tensor) -> G
         size = tuple(picture.shape[2:])
         if tuple(one.shape) != size:
             was = tuple(one.shape)
-            warnings.warn(f"labels: {name}'s map of {was} is scaled to {size}, nearest neighbor", stacklevel=3)
+            warnings.warn(f"labels: {name}'s map of {was} is scaled to {size}, nearest neighbor", stacklevel=1)
             one = resized(one, size)
         maps.append(one.long())
     valid = _valid(*maps)
@@ -65,7 +65,7 @@ def guide(labels: tuple[Tensor, Tensor], source: Tensor, reference: Tensor) -> G
         warnings.warn(
             f"labels: source and reference share none with more than {FEW} pixels in each and less than {RATIO} times "
             "as many in one as in the other, so the whole pictures are used",
-            stacklevel=3,
+            stacklevel=1,  # the caller's frame is often one of torch's
         )
         return None
     numbered = [torch.full_like(one, -1) for one in maps]

@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 from layouts import picture
+from pycocotools import mask as outlines
 
-from ctlib.data import coco
+from ctlib import evaluate_colorization, evaluate_exemplars
+from ctlib.data import coco, photos
 from ctlib.data.registry import DataError
 
 
@@ -51,6 +53,8 @@ def test_coco_official_layout(common):
 def test_coco_by_category(common):
     assert [entry["id"] for entry in coco.Coco(common, categories=["zebra"]).records] == [25]
     assert [entry["id"] for entry in coco.Coco(common, categories=[1, "giraffe"]).records] == [25, 30]
+    for one in ("giraffe", 25, "25"):
+        assert [entry["id"] for entry in coco.Coco(common, categories=one).records] == [25]
     with pytest.raises(ValueError, match="no category 'surfboard'; known are person 1, zebra 24, giraffe 25"):
         coco.Coco(common, categories=["surfboard"])
 
@@ -101,6 +105,31 @@ def test_run_length_masks(seed):
     runs, text = encode_rle(mask)
     assert np.array_equal(coco.decode_rle({"size": [37, 53], "counts": runs}), mask)
     assert np.array_equal(coco.decode_rle({"size": [37, 53], "counts": text}), mask)
+    assert np.array_equal(outlines.decode({"size": [37, 53], "counts": text}), mask)  # the peer
+
+
+def test_outlines_are_pycocotools():
+    draws = np.random.default_rng(0)
+    polygon = (draws.random(14) * 50).tolist()
+    labels = coco.label_map([{"id": 1, "category_id": 7, "area": 1, "segmentation": [polygon]}], 50, 60)
+    (peer,) = outlines.frPyObjects([polygon], 50, 60)
+    assert labels.shape == (50, 60) and np.array_equal(labels, 7 * outlines.decode(peer))
+
+
+def test_categories_reach_trainings_and_tables(common, monkeypatch, tmp_path):
+    """By the name of a set: `coco/PART:CATEGORIES`."""
+    monkeypatch.setenv("CTLIB_DATA", str(tmp_path / "data"))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "coco").symlink_to(common)
+    assert list(photos.files("coco/val2017:giraffe,zebra")) == ["000000000025.jpg"]
+    assert list(photos.files("coco/val2017:24")) == ["000000000025.jpg"]
+    assert len(photos.files("coco/val2017")) == 3
+    assert [case.name for case in evaluate_colorization.cases("coco/val2017:25", part="all")] == ["000000000025"]
+    assert evaluate_exemplars.classes_of("coco/val2017:25")["000000000025"] == {"zebra", "giraffe"}
+    with pytest.raises(ValueError, match="no category 'cow'"):
+        photos.files("coco/val2017:cow")
+    with pytest.raises(DataError, match="categories are known of COCO's parts"):
+        photos.files("scenes256:cow")
 
 
 def test_run_length_that_does_not_fill():
@@ -120,7 +149,8 @@ def test_run_length_that_does_not_fill():
         ({"size": [16, 12], "counts": [192]}, "its mask is 12x16, the picture 16x12"),
         ({"size": [10**9, 10**9], "counts": [10**18]}, "its mask is 1000000000x1000000000, the picture 16x12"),
         ([[0, 0, 8, 0, 8, 12, 0]], "number of coordinates"),
-        ([["a"] * 6], "unsupported operand"),
+        ([[0, 0, 8, 0, 8, float("nan")]], "one that is not finite"),
+        ([["a"] * 6], "could not convert"),
         (7, "not iterable"),
     ],
 )

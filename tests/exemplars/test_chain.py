@@ -10,13 +10,14 @@ from ctlib import chroma, color, hints, ops
 from ctlib.checkpoints import CheckpointError
 from ctlib.data import photos
 from ctlib.exemplars import chain
-from ctlib.exemplars.chain import DOUBT, Exemplar, sample, trusted
+from ctlib.exemplars.chain import CELLS, DOUBT, KNOWN, PAPERS, Exemplar, sample, trusted
 from ctlib.exemplars.matching import compared, matched, weighed
 from ctlib.models.refinement import Refinement
 from ctlib.models.stylization import Stylization
 from ctlib.models.stylization_once import StylizationOnce
 
 SIDE = 64
+PLAIN = {name: value for name, value in PAPERS.items() if name != "trust"}  # options of a chain at its own size
 
 
 def network(once: bool = False, seed: int = 0) -> Exemplar:
@@ -42,7 +43,7 @@ def pictures() -> tuple[torch.Tensor, torch.Tensor]:
 def test_the_links_by_hand(net):
     lightness = chroma.lightness(photos.tensor("coffee", 96)[..., :64, :96])
     reference = photos.tensor("china", 96)[..., :48, :96]
-    made = net(lightness, reference, samples=12, seeds=[5])
+    made = net(lightness, reference, samples=12, seeds=[5], **PLAIN)
     torch.testing.assert_close(made.precolored, net.refine.ab(lightness))
     picture = ops.lab_to_rgb(torch.cat([lightness, made.precolored], dim=1)).clamp(0, 1)
     coarse = ops.rgb_to_lab(net.transfer(picture, reference).clamp(0, 1))[:, 1:]
@@ -50,10 +51,18 @@ def test_the_links_by_hand(net):
     given = made.hints
     assert 0 < given.mask.sum() <= 12 * 81 and ((given.ab != 0).any(1, keepdim=True) <= (given.mask > 0)).all()
     assert torch.equal(made.refined, net.refine.ab(lightness, given))
-    loud = net(lightness, reference, samples=12, seeds=[5], spread=True)
+    loud = net(lightness, reference, samples=12, seeds=[5], **PLAIN | {"spread": True})
     wanted = hints.spread(lightness, made.refined, given, doubt=DOUBT)
     assert torch.equal(loud.hints.ab, given.ab) and torch.equal(loud.refined, wanted)
     assert ((loud.refined - given.ab) * given.mask).norm() < ((made.refined - given.ab) * given.mask).norm()
+    fine = net(lightness, reference, samples=12, seeds=[5], **PLAIN | {"detail": True})
+    smooth = chroma.resize(chroma.resize(made.coarse, (20, 29)), (64, 96))  # sides of 24 x 24 cells of this shape
+    assert CELLS == 24 and chroma.network_size(64, 96, CELLS, 1) == (20, 29)
+    torch.testing.assert_close(fine.refined, made.refined + made.coarse - smooth)
+    half = net(lightness, reference, samples=12, seeds=[5], **PLAIN | {"shrink": 2})
+    assert torch.equal(half.precolored, made.precolored) and half.coarse.shape == made.coarse.shape
+    seen = net.transfer(*(chroma.resize(one, (32, 48)).clamp(0, 1) for one in (picture, reference)))
+    torch.testing.assert_close(half.coarse, chroma.resize(ops.rgb_to_lab(seen.clamp(0, 1))[:, 1:], (64, 96)))
     assert torch.equal(given.mask, sample(made.coarse, 12, [5]).mask)
     assert not torch.equal(given.mask, sample(made.coarse, 12, [6]).mask)
 
@@ -61,7 +70,7 @@ def test_the_links_by_hand(net):
 @torch.no_grad()
 def test_without_samples_the_target_stays_as_it_was_pre_colored(net, pictures):
     lightness = chroma.lightness(pictures[0][..., :64, :96])
-    made = net(lightness, pictures[1][..., :48, :96], samples=0)
+    made = net(lightness, pictures[1][..., :48, :96], samples=0)  # no detail either
     assert torch.equal(made.refined, made.precolored) and made.hints.mask.sum() == 0
     shown = net.steps(*pictures, samples=0, trust=None, side=SIDE)
     assert not torch.equal(shown["coarse"], shown["precolored"])
@@ -69,11 +78,14 @@ def test_without_samples_the_target_stays_as_it_was_pre_colored(net, pictures):
 
 
 def test_a_reference_is_heard_unless_it_is_not_trusted(net, pictures):
-    """What the tests below rely on: at this size trust rules this reference out, and they follow it all the same."""
     target, other = pictures[0], pictures[1].flip(1)
-    ways = {trust: [net.colorize(target, one, trust=trust, side=SIDE) for one in (pictures[1], other)]
-            for trust in (None, chain.TRUST)}  # fmt: skip
-    assert torch.equal(*ways[chain.TRUST]) and not torch.allclose(*ways[None], atol=0.01)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        followed = [net.colorize(target, one, trust=None, side=SIDE) for one in (pictures[1], other)]
+        net.colorize(target, target, side=SIDE)
+    with pytest.warns(UserWarning, match="reference: it looks unlike the picture and is not followed; choose another"):
+        refused = [net.colorize(target, one, trust=(0.8, 0.9), side=SIDE) for one in (pictures[1], other)]
+    assert torch.equal(*refused) and not torch.allclose(*followed, atol=0.01)
 
 
 @torch.no_grad()
@@ -133,7 +145,7 @@ def test_labels_and_batches(net, pictures):
 @torch.no_grad()
 def test_coarse_colors_by_matching(net, pictures):
     lightness, reference = chroma.lightness(pictures[0][..., :64, :96]), pictures[1][..., :48, :96]
-    made = net(lightness, reference, samples=9, by="matching")
+    made = net(lightness, reference, samples=9, by="matching", **PLAIN)
     wanted = chroma.resize(matched(compared(net.transfer.encoder, lightness, reference), reference), (64, 96))
     torch.testing.assert_close(made.coarse, wanted)
     assert torch.equal(made.hints.mask, net(lightness, reference, samples=9).hints.mask)
@@ -150,15 +162,34 @@ def test_trust_by_hand(net, pictures):
     like = likeness.item()
     assert trusted(likeness, (like - 0.3, like + 0.1)).item() == pytest.approx(0.75, abs=1e-3)
     assert trusted(likeness, (like - 0.2, like - 0.1)).item() == 1 == trusted(torch.ones(1)).item()
-    followed, doubted, refused = (
-        net(lightness, reference, samples=9, trust=trust)
-        for trust in (None, (like - 0.1, like + 0.1), (like + 0.1, like + 0.2))
-    )
+    shares = [
+        net.followed(lightness, reference, trust)
+        for trust in (None, (like - 0.1, like + 0.1), (like + 0.1, like + 0.2), KNOWN)
+    ]
+    assert shares[0] is None and torch.equal(shares[3], trusted(likeness, chain.TRUST["compact"]))
+    followed, doubted, refused = (net(lightness, reference, samples=9, share=share) for share in shares[:3])
     half = (followed.coarse + followed.precolored) / 2
     torch.testing.assert_close(doubted.coarse, half, rtol=1e-3, atol=1e-2)
     assert torch.equal(refused.coarse, refused.precolored)
-    with pytest.raises(ValueError, match=r"trust: expected two rising numbers, got \(0.5, 0.5\)"):
-        net.colorize(*pictures, trust=(0.5, 0.5), side=SIDE)
+
+
+def test_trust_does_not_depend_on_what_the_networks_see(net, pictures, monkeypatch):
+    shares, followed = [], Exemplar.followed
+    monkeypatch.setattr(Exemplar, "followed", lambda *given: shares.append(followed(*given)) or shares[-1])
+    for side in (64, 128, 160):
+        net.steps(*pictures, side=side, trust=(0.3, 0.9))
+    assert 0 < shares[0].item() < 1 and all(torch.equal(one, shares[0]) for one in shares)
+
+
+@torch.no_grad()
+def test_other_encoders_have_no_known_bounds(pictures):
+    """Likeness is on a scale of its own for each encoder; one with three scales makes a chain, too."""
+    torch.manual_seed(0)
+    net = Exemplar(Stylization("vgg19-conv3_1"), Refinement(0.06, init="he")).eval()
+    with pytest.raises(ValueError, match="trust: bounds are known for encoder compact, not for vgg19"):
+        net.colorize(*pictures, side=SIDE)
+    for by in chain.WAYS:
+        assert net.steps(*pictures, by=by, trust=(0.1, 0.2), side=SIDE)["refined"].shape == pictures[0].shape
 
 
 @torch.no_grad()
@@ -190,6 +221,21 @@ GRAY = torch.full((1, 3, 64, 64), 0.4)
         ({"reference": GRAY}, "reference: is gray and has no color to lend; choose"),
         ({"reference": torch.rand(2, 3, 64, 64)}, "reference: expected 1 or 1 pictures, got 2"),
         ({"side": 16}, "side: expected a whole number of at least 32"),
+        ({"side": "64"}, "side: expected a whole number"),
+        ({"seed": -1}, "seed: expected a whole number of at least 0"),
+        ({"seed": "x"}, "seed: expected"),
+        ({"shrink": 0}, "shrink: expected a whole number of at least 1"),
+        ({"spread": "x"}, "spread: expected true or false"),
+        ({"detail": 1}, "detail: expected true or false"),
+        ({"alpha": 5}, "alpha: expected a number from 0 to 1"),
+        ({"alpha": "x"}, "alpha: expected"),
+        ({"sites": 3}, "sites: expected some of"),
+        ({"by": "matching", "sites": ("skip",)}, "matching has no option 'sites'; it takes temperature"),
+        ({"temperature": 1.0}, "adain has no option 'temperature'; it takes sites, alpha"),
+        ({"by": "matching", "temperature": "x"}, "temperature: expected a number above 0"),
+        ({"trust": 0.6}, "trust: expected two rising numbers, got 0.6"),
+        ({"trust": (0.5, 0.5)}, r"trust: expected two rising numbers, got \(0.5, 0.5\)"),
+        ({"trust": "always"}, "trust: expected two rising numbers"),
         ({"sites": ("middle",)}, "sites: expected some of"),
         ({"labels": (torch.zeros(4, 4), torch.zeros(4, 4))}, r"labels\[0\]: expected whole numbers"),
     ],
@@ -197,7 +243,7 @@ GRAY = torch.full((1, 3, 64, 64), 0.4)
 def test_bad_input_is_one_clear_line(net, pictures, options, message):
     options = dict(options)
     with pytest.raises(ValueError, match=message) as error:
-        net.colorize(pictures[0], options.pop("reference", pictures[1]), **{"side": SIDE} | options)
+        net.colorize(pictures[0], options.pop("reference", pictures[1]), **{"side": SIDE, "trust": None} | options)
     assert "\n" not in str(error.value)
 
 

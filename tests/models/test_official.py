@@ -157,13 +157,21 @@ def test_a_file_of_unknown_origin_has_to_say_its_mask_cent(tmp_path):
         Zhang2017.from_pretrained(repeats, mask_cent=0, width=0.125)
     with pytest.warns(UserWarning, match="is mask_cent right"):
         Zhang2017.from_pretrained(repeats, mask_cent=0.5, width=0.125)
-    assert Zhang2016.from_pretrained(stored(tmp_path, weights(Zhang2016)), **SMALL).folded == 1.0
+    own = weights(Zhang2016)
+    with pytest.raises(ValueError, match=r"folded: some\.pth does not say it.* it is 1 / 2.606 for the authors'"):
+        Zhang2016.from_pretrained(stored(tmp_path, own), **SMALL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Zhang2016.from_pretrained(stored(tmp_path, own), folded=0.5, **SMALL).folded == 0.5
+    own["model_out.weight"] = own["model_out.weight"].flip(1)
+    with pytest.warns(UserWarning, match="their 313 colors are others, or in another order"):
+        Zhang2016.from_pretrained(stored(tmp_path, own), folded=1, **SMALL)
 
 
 def test_what_training_on_several_cards_leaves_is_taken_off(tmp_path):
     state = weights(Zhang2016)
     path = stored(tmp_path, {f"module.{name}": value for name, value in state.items()})
-    found = Zhang2016.from_pretrained(path, **SMALL).state_dict()
+    found = Zhang2016.from_pretrained(path, folded=1, **SMALL).state_dict()
     assert all(torch.equal(value, found[name]) for name, value in state.items())
 
 

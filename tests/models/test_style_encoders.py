@@ -81,7 +81,7 @@ def test_missing_weights_name_the_compact_encoder(monkeypatch, tmp_path):
     with pytest.raises(CheckpointError, match=r"none.safetensors: there are no weights.*or take encoder compact"):
         load("distilled", tmp_path / "none.safetensors")
     (tmp_path / "bad.pth").write_bytes(b"half")
-    with pytest.raises(MissingWeights, match=r"bad.pth holds no readable weights.*or take encoder compact"):
+    with pytest.raises(CheckpointError, match=r"bad.pth: not readable as tensors.*or take encoder compact"):
         load("vgg19", tmp_path / "bad.pth")
 
 

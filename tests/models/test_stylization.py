@@ -13,7 +13,7 @@ from ctlib.models import stylization
 from ctlib.models.stylization import SITES, Stylization, sites_of
 from ctlib.segment.guides import Guide
 
-EVERY = [tuple(some) for n in (1, 2, 3) for some in itertools.combinations(SITES, n)]
+EVERY = [tuple(some) for n in (1, 2, 3, 4) for some in itertools.combinations(SITES, n)]
 
 
 def network(encoder: str = "distilled", seed: int = 0) -> Stylization:
@@ -75,7 +75,7 @@ def by_hand(net: Stylization, rgb, reference, sites) -> torch.Tensor:
         if style and "skip" in sites:
             for level in (1, 2, 3):
                 skips[level][1] = ops.adain(skips[level][1], style[f"p{level}"])
-        if style and "decoder" in sites and "encoder" not in sites:
+        if style and {"decoder", "deepest"} & set(sites) and "encoder" not in sites:
             x = ops.adain(x, style["e4"])
         up = lambda z: z.repeat_interleave(2, 2).repeat_interleave(2, 3)  # noqa: E731
         for level, first, names in (
@@ -107,7 +107,8 @@ def test_where_adain_acts(called):
         called.clear()
         net(rgb, reference, sites=sites)
         expected = 4 * ("encoder" in sites) + 3 * ("decoder" in sites) + 3 * ("skip" in sites)
-        assert len(called) == expected + (("decoder" in sites) and ("encoder" not in sites))
+        once = ("decoder" in sites or "deepest" in sites) and "encoder" not in sites
+        assert len(called) == expected + once
         assert all(x[0] == y[0] for x, y in called)
     called.clear()
     net.reconstruct(rgb)
@@ -121,7 +122,7 @@ def test_its_own_reference_changes_nothing(sites):
     net, rgb = network(), noise(1, 3, 32, 32)
     torch.testing.assert_close(net(rgb, rgb, sites=sites), net.reconstruct(rgb), rtol=1e-3, atol=1e-4)
     other = net(rgb, noise(1, 3, 32, 32, seed=1) ** 3, sites=sites)
-    assert (other - net.reconstruct(rgb)).abs().max() > 1e-2
+    assert (other - net.reconstruct(rgb)).abs().max() > 5e-3
 
 
 @torch.no_grad()
@@ -215,7 +216,7 @@ GRAY = photos.tensor("coffee", 64)[:, :1].expand(-1, 3, -1, -1)
     ("call", "message"),
     [
         (lambda: Stylization("vgg"), "encoder: expected one of vgg19, .*compact, got 'vgg'"),
-        (lambda: sites_of(()), r"sites: expected some of encoder, decoder, skip, got \(\)"),
+        (lambda: sites_of(()), r"sites: expected some of encoder, decoder, skip, deepest, got \(\)"),
         (lambda: sites_of(["encoder", "middle"]), "sites: expected some of .*middle"),
         (
             lambda: network()(noise(1, 3, 32, 32), noise(1, 3, 32, 36)),
