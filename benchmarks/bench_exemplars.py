@@ -1,6 +1,6 @@
 """How long exemplar colorization takes by resolution: the chain, each of its links, and methods without a network.
 
-    python benchmarks/bench_exemplars.py --rounds 3       # 256 to 2048 pixels, eleven minutes on two cores
+    python benchmarks/bench_exemplars.py --rounds 3       # 256 to 2048 pixels, ten minutes and more on two cores
     python benchmarks/bench_exemplars.py --device cuda    # the same, and pictures a second in batches
 
 Contenders are interleaved, the median over rounds counts; one that has taken long sits out the later rounds. Pictures

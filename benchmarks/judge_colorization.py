@@ -15,13 +15,11 @@ from collections.abc import Iterable
 from functools import partial
 
 from ctlib import checkpoints, colorizers, evaluate_colorization, results
-from ctlib.hubcache import MissingWeights
 from ctlib.models.zhang2017 import Zhang2017
-from ctlib.perceptual_losses import Lpips
+from ctlib.perceptual_losses import lpips_column
 from ctlib.recipes import resnet_colorizer
 from ctlib.recipes.resnet_colorizer import COMBOS
 
-LPIPS = "lpips_squeeze"
 PALE = 0.7  # of unet's colors, the best of 0.7 to 1 for PSNR on 50 photographs of the part that validates
 STUDY, LONG = "Lab + L2 on a random encoder", "trained longer"
 SEEN = ("bsds500", "coco", "imagenet_samples", "scenes256")  # by the shipped networks, in their parts to train on
@@ -45,7 +43,7 @@ def main() -> None:
     longer = studied(run, chosen.long_steps, [0]) if chosen.long_steps else {}
     longer = {f"{STUDY}, {LONG}": one for one in longer.values()}
     cases = evaluate_colorization.cases(chosen.sets, chosen.long_side, limit=chosen.limit)
-    rows = evaluate_colorization.judge(shipped() | study | longer, cases, also=perceptual())
+    rows = evaluate_colorization.judge(shipped() | study | longer, cases, also=lpips_column())
     rows = [row | {"method": STUDY if row["method"] in study else row["method"]} for row in rows]
     network = Zhang2017.from_pretrained(colorizers.get("zhang2017").weights)
     told = evaluate_colorization.by_hints(network, cases, COUNTS, seeds=chosen.seeds)
@@ -69,16 +67,6 @@ def studied(run: results.Run, steps: int, seeds: Iterable[int]) -> dict:
         print(f"{STUDY}, seed {seed}: loss {history[-1]['loss']:.5f}", flush=True)
         found[f"{STUDY}, {seed}"] = partial(network.colorize, side=SIDE)
     return found
-
-
-def perceptual() -> dict:
-    """LPIPS as a column, or none."""
-    try:
-        lpips = Lpips("squeeze")
-    except MissingWeights as error:
-        print(f"no LPIPS: {error}")
-        return {}
-    return {LPIPS: lambda result, truth: lpips(result.float(), truth.float()).detach()}
 
 
 def shipped() -> dict:

@@ -13,12 +13,10 @@ import argparse
 import time
 
 from ctlib import evaluate_colorization, results
-from ctlib.perceptual_losses import Lpips
+from ctlib.perceptual_losses import lpips_column
 from ctlib.recipes import colorization_losses
 from ctlib.recipes.colorization_losses import ENCODERS
 from ctlib.recipes.resnet_colorizer import COMBOS
-
-LPIPS = "lpips_squeeze"
 
 
 def main() -> None:
@@ -41,7 +39,7 @@ def main() -> None:
         evaluate_colorization.cases(chosen.sets, long_side, limit=chosen.limit)
         for long_side in (round(1.15 * chosen.side), chosen.long_side)  # at 4:3 the first has side² pixels
     )
-    lpips, began = Lpips("squeeze"), time.perf_counter()
+    measured, began = lpips_column(), time.perf_counter()
 
     def told(line: str) -> None:
         print(f"{time.perf_counter() - began:6.0f} s, {line}", flush=True)
@@ -54,10 +52,10 @@ def main() -> None:
         combos=chosen.combos,
         encoders=chosen.encoders,
         seeds=range(chosen.seeds),
-        also={LPIPS: lambda result, truth: lpips(result.float(), truth.float()).detach()},
+        also=measured,
         told=told,
     )
-    columns = ("psnr", "psnr_missing_root", "ssim", LPIPS, "ab_rmse", "colorfulness")
+    columns = ("psnr", "psnr_missing_root", "ssim", *measured, "ab_rmse", "colorfulness")
     print(f"{'':34}{'':14}", *(f"{column:>17}" for column in columns))
     for row in colorization_losses.over_seeds(rows, columns):
         cells = (f"{row[column]:10.3f} ±{row[column + '_spread']:5.3f}" for column in columns)

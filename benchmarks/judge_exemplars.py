@@ -18,7 +18,6 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 
-from judge_colorization import LPIPS, perceptual
 from torch import Tensor
 
 from ctlib import colorizers, evaluate_exemplars, results
@@ -27,9 +26,10 @@ from ctlib.exemplars.moments import reinhard_ab
 from ctlib.exemplars.superpixels import superpixel_transfer
 from ctlib.exemplars.variants import BOTH, COARSE, FULL, Way, by_link, remembered, variants, with_samples
 from ctlib.exemplars.welsh import welsh
+from ctlib.perceptual_losses import lpips_column
 from ctlib.recipes import stylization_once
 
-AUTOMATIC = "automatic"
+AUTOMATIC, LPIPS = "automatic", "lpips_squeeze"
 COUNTS = (0, 1, 10, SAMPLES, 500, ALL)
 MANY = (500, ALL)
 MATCHING = "matching"
@@ -73,7 +73,7 @@ def main() -> None:
     cases = evaluate_exemplars.cases(chosen.sets, chosen.long_side, limit=chosen.limit)
     streets = evaluate_exemplars.street_cases(chosen.long_side, limit=chosen.streets) if chosen.streets else []
     objects = labelled(chosen.long_side, chosen.limit) if "coco" in chosen.sets else []
-    steps, also, rows = chains[""], perceptual(), []
+    steps, also, rows = chains[""], lpips_column(), []
     alone = {AUTOMATIC: partial(automatic, steps)}
     for number, case in enumerate(cases, 1):
         rows += evaluate_exemplars.judge(alone | others(), after(chains) | without, [case], also=also)

@@ -12,9 +12,8 @@ import argparse
 import time
 from functools import partial
 
-from judge_colorization import perceptual
-
 from ctlib import evaluate_colorization, results
+from ctlib.perceptual_losses import lpips_column
 from ctlib.recipes import zhang2016
 
 WANTED = ("psnr", "ab_rmse", "colorfulness")
@@ -44,7 +43,7 @@ def main() -> None:
             name = f"lambda {lam:g}, T {temperature:g}"
             colorizers[name] = partial(network.eval().colorize, temperature=temperature, side=128)
             made[name] = {"lam": lam, "temperature": temperature}
-    judged = evaluate_colorization.judge(colorizers, cases, wanted=WANTED, also=perceptual())
+    judged = evaluate_colorization.judge(colorizers, cases, wanted=WANTED, also=lpips_column())
     rows = [{**row, **made.get(row["method"], {})} for row in judged]
     print(run.write(rows, data={f"{case.set}/{case.name}": case.sha256 for case in cases}))
     for row in evaluate_colorization.summary(judged):

@@ -198,7 +198,7 @@ def colorize(name: str, rgb: Tensor, *, side: int | None = None, **options) -> T
     one = _asked(name, side, options)
     side = one.side if side is None else side
     given = options.get("hints")
-    if isinstance(given, list | tuple) and not all(isinstance(part, Tensor) for part in given):
+    if isinstance(given, list) or (isinstance(given, tuple) and not all(isinstance(part, Tensor) for part in given)):
         options["hints"] = _at_points(given, rgb, side)
     if one.first:
         return _named(one.function)(colorize(one.first, rgb, side=side), **options)

@@ -384,3 +384,35 @@ def gain(rows: Sequence[dict], one: tuple[str, str], other: tuple[str, str], col
     mean, error = apart.mean().item(), float(apart.std(ddof=1) / len(apart) ** 0.5) if len(apart) > 1 else float("nan")
     clear = abs(mean) > 2 * error
     return {"mean": mean, "error": error, "clear": clear, "wins": (apart > 0).mean().item(), "count": len(apart)}
+
+
+def told(
+    rows: Sequence[dict], one: tuple[str, str], other: tuple[str, str], column: str = "psnr", digits: int = 2
+) -> str:
+    """`gain` in words: mean and error, as in `"+0.30 ± 0.14"`."""
+    found = gain(rows, one, other, column)
+    return f"{found['mean']:+.{digits}f} ± {found['error']:.{digits}f}"
+
+
+def told_by_kind(rows: Sequence[dict], one: str, other: str) -> str:
+    """`told` of PSNR for every kind of reference, as a part of a sentence; `other` may look at no reference."""
+    kinds = {"nearest": "the nearest", "unrelated": "an unrelated one", "self": "the photograph itself"}
+    alone = any(row["method"] == other and row["kind"] == NONE for row in rows)
+    said = (f"{told(rows, (one, kind), (other, NONE if alone else kind))} after {what}" for kind, what in kinds.items())
+    return ", ".join(said)
+
+
+def followed(chain: Exemplar, given: Iterable[Case]) -> dict[str, int]:
+    """How many references of each kind a chain follows, at least in part, see `Exemplar.followed`."""
+    found = dict.fromkeys(KINDS, 0)
+    for case in given:
+        for kind, lender in case.references.items():
+            share = chain.followed(chroma.lightness(case.truth.rgb), lender.rgb, KNOWN)
+            found[kind] += bool(share.item() > 0)
+    return found
+
+
+def parts(record: Mapping) -> dict[str, list[dict]]:
+    """Rows of a record of `benchmarks/judge_exemplars.py` by what was colored: `photographs`, `roads`, `objects`."""
+    sets = {"photographs": record["parameters"]["sets"], "roads": ["camvid"], "objects": ["coco, labelled"]}
+    return {name: [row for row in record["rows"] if row["set"] in some] for name, some in sets.items()}

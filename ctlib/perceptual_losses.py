@@ -5,6 +5,9 @@ people said of pairs of pictures (Zhang et al. 2018). `CompactPerceptual` needs 
 nothing: with $\hat f_l$ the features of layer $l$, divided at each place by their length over the channels,
 
 $$d = \frac1{|l|} \sum_l \operatorname{mean}_{hw} \lVert \hat f_l - \hat g_l \rVert^2$$
+
+Source: Zhang, Isola, Efros, Shechtman, Wang, The Unreasonable Effectiveness of Deep Features, CVPR 2018.
+Taught in: notebooks/40_colorization_losses.
 """
 
 from collections.abc import Sequence
@@ -12,11 +15,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ctlib.hubcache import MissingWeights
 from ctlib.metrics import perceptual
 from ctlib.models import imagenet
-from ctlib.models.features import LAYERS, Features
+from ctlib.models.features import COMPACT, LAYERS, Features
 
-COMPACT = "features-compact"  # in data/pretrained
 SEEN = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 _TINY = 1e-10  # as in LPIPS: what is black to all channels has no direction
 
@@ -100,6 +103,19 @@ class Lpips(_Frozen):
             first, second = (self.model.net(self.model.scaling_layer(2 * rgb - 1)) for rgb in (result, target))
             heads = zip(self.model.lins, first, second, strict=True)
             return sum(head.model((_unit(f) - _unit(g)).square()).mean((1, 2, 3)) for head, f, g in heads)
+
+
+def lpips_column() -> dict:
+    """LPIPS of SqueezeNet as a further column of a table, `ctlib.evaluate_colorization.judge(also=...)`.
+
+    Returns:
+        `{"lpips_squeeze": measure}`; empty where its weights cannot be had.
+    """
+    try:
+        lpips = Lpips("squeeze")
+    except MissingWeights:
+        return {}
+    return {"lpips_squeeze": lambda result, truth: lpips(result.float(), truth.float()).detach()}
 
 
 def _unit(features: Tensor) -> Tensor:

@@ -71,8 +71,10 @@ def test_a_folder_is_colored_at_full_size_and_what_is_broken_is_listed(folder, t
 
 def test_hints_and_options_reach_the_network_that_takes_them():
     rgb = photos.tensor("chelsea", 40)
-    told = color.rgb_to_lab(colorizers.colorize("sepia", rgb, hints=[(3, 4, (-20.0, -20.0))]))
+    color_of_told = colorizers.colorize("sepia", rgb, hints=[(3, 4, (-20.0, -20.0))])
+    told = color.rgb_to_lab(color_of_told)
     assert told[:, 2].mean() < -10
+    assert torch.equal(colorizers.colorize("sepia", rgb, hints=((3, 4, (-20.0, -20.0)),)), color_of_told)
     with pytest.raises(ValueError, match=r"point 1: \(99, 4\) lies outside"):
         colorizers.colorize("sepia", rgb, hints=[(99, 4, "#102030")])
     with pytest.raises(ValueError, match="points belong to one picture, got 2"):
@@ -321,6 +323,8 @@ def test_hints_are_spread_by_ours_and_not_by_the_authors():
     spread, alone = (net.colorize(rgb, hints=told, side=64, spread=spread) for spread in (True, False))
     assert torch.equal(colorizers.colorize("zhang2017", rgb, hints=told, side=64), spread)
     assert torch.equal(colorizers.colorize("zhang2017", rgb, hints=told, side=64, spread=False), alone)
+    none = (colorizers.colorize("zhang2017", rgb, side=64, **options) for options in ({}, {"hints": []}))
+    assert torch.equal(*none)
     assert not torch.equal(spread, alone) and not colorizers.get("siggraph17").defaults["spread"]
     two = colorizers.colorize("zhang2017", torch.cat([rgb, rgb.flip(3)]), hints=told, side=64)  # the same for both
     torch.testing.assert_close(two[:1], spread, rtol=0, atol=1e-3)

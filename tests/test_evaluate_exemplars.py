@@ -251,3 +251,27 @@ def test_samples_are_counted_and_drawn(bundled):
                 peer = metrics.psnr(images.to_tensor(made), truth).item()
                 assert found[case.name, kind, "5", draw] == pytest.approx(peer, abs=0.01)
             assert found[case.name, kind, "5", 0] != found[case.name, kind, "5", 1]
+
+
+def test_a_gain_in_words_and_a_record_in_parts():
+    rows = [
+        {"set": "s", "case": case, "method": method, "kind": "self", "psnr": value}
+        for case, method, value in (("a", "m", 3.0), ("a", "n", 1.0), ("b", "m", 5.0), ("b", "n", 1.0))
+    ]
+    assert judged.told(rows, ("m", "self"), ("n", "self")) == "+3.00 ± 1.00"
+    assert judged.told(rows, ("n", "self"), ("m", "self"), digits=1) == "-3.0 ± 1.0"
+    every = [row | {"kind": kind} for row in rows for kind in judged.KINDS]
+    alone = [row | {"kind": judged.NONE} for row in rows if row["method"] == "n"]
+    kinds = ("the nearest", "an unrelated one", "the photograph itself")
+    words = ", ".join(f"+3.00 ± 1.00 after {kind}" for kind in kinds)
+    assert judged.told_by_kind(every, "m", "n") == words
+    assert judged.told_by_kind([row for row in every if row["method"] == "m"] + alone, "m", "n") == words
+    road, thing = rows[0] | {"set": "camvid"}, rows[0] | {"set": "coco, labelled"}
+    found = judged.parts({"rows": [*rows, road, thing], "parameters": {"sets": ["s"]}})
+    assert found == {"photographs": rows, "roads": [road], "objects": [thing]}
+
+
+def test_followed_references_are_counted(bundled):
+    chain = Exemplar.from_pretrained("stylization-compact", "refinement-quarter")
+    found = judged.followed(chain, bundled)
+    assert found["self"] == len(bundled) >= found["nearest"] >= found["unrelated"] >= 0

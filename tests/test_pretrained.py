@@ -27,6 +27,7 @@ NETWORKS = {
     "zhang2016": Zhang2016,
     "zhang2017": Zhang2017,
     "unet": ResnetColorizer,
+    "study": ResnetColorizer,
     "refinement": Refinement,
     "stylization": Stylization,
 }
@@ -39,6 +40,7 @@ JUDGES = {
     "zhang2017": ("judge_colorization", "hints"),
     "refinement": ("judge_exemplars", "mask_cent"),
     "unet": ("judge_colorization", "skips"),
+    "study": ("judge_colorization_losses", "study"),
     "stylization": ("judge_shipped", "encoder"),
 }
 
@@ -53,6 +55,7 @@ LIMITS = [
     ("features", 3),
     ("zhang", 12),
     ("unet", 8),
+    ("study", 3),
     ("stylization", 3),
     ("refinement", 6),
 ]

@@ -162,6 +162,20 @@ def exemplar_scores(record: dict, method: str) -> str:
     return "\n".join([*lines, "", chain, "", f"{where}, commit {record['commit']}."])
 
 
+def study_scores(record: dict, _: str) -> str:
+    """Numbers of one training of the loss study, from `judge_colorization_losses.json`: with the true lightness."""
+    columns = {"psnr": ("PSNR, dB", 2), "lpips_squeeze": ("LPIPS (SqueezeNet)", 3), "colorfulness": ("colorfulness", 1)}
+    lines = [f"| Test | {' | '.join(title for title, _ in columns.values())} |", "|---" * (1 + len(columns)) + "|"]
+    for post, at in (("best of both", "at the size of the training"), ("best of both, full size", "at 256 px")):
+        gray = [row for row in record["rows"] if row["method"] == "gray" and row["post"] in ("as it is", post)]
+        own = [row for row in record["rows"] if row["method"] == STUDY and row.get("seed") == 0 and row["post"] == post]
+        for who, rows in (("gray copy", gray[-len(own) :]), ("these weights", own)):
+            means = (f"{sum(row[key] for row in rows) / len(rows):.{digits}f}" for key, (_, digits) in columns.items())
+            lines.append(f"| Held back, {len(record['data'])} photographs, {at}, {who} | {' | '.join(means)} |")
+    commit = record["commit"]
+    return "\n".join([*lines, "", f"Measured by `benchmarks/judge_colorization_losses.py`, commit {commit}."])
+
+
 def feature_scores(record: dict, method: str) -> str:
     """What the encoder misses of its teacher, and its rank correlation with LPIPS, from `judge_features.json`."""
     rows = record["rows"]
@@ -275,12 +289,25 @@ from ctlib import colorizers
 
 out = colorizers.colorize("unet", rgb)  # (B, 3, H, W) sRGB in [0, 1]""",
         note="""\
-The encoder's weights began as torchvision's for ImageNet, of SqueezeNet 1.1 or ResNet-18 as its name says, unless that
-is frozen-random (torchvision: BSD-3-Clause).
+The encoder's weights began as torchvision's for ImageNet, of SqueezeNet 1.1 (torchvision: BSD-3-Clause).
 
 """,
         loss="loss",
         **_COLORIZER,
+    ),
+    "study": Kind(
+        usage="""\
+from ctlib.models.resnet_colorizer import ResnetColorizer
+
+network = ResnetColorizer.from_pretrained("{name}")
+out = network.colorize(rgb, side=80)  # (B, 3, H, W) sRGB in [0, 1]""",
+        note="""\
+The encoder's weights are torchvision's for ImageNet, of SqueezeNet 1.1 (torchvision: BSD-3-Clause), and were not
+trained on. The loss was LPIPS with its SqueezeNet trunk.
+
+""",
+        loss="loss",
+        **_COLORIZER | {"scores": study_scores},
     ),
     "widths": Kind(
         usage="""\
@@ -319,6 +346,8 @@ loss of style took part in the training.
         unit="pictures",
     ),
 }
+#: the training of the loss study that is shipped, with seed 0
+STUDY = "lab_lpips_squeeze, squeezenet-frozen"
 #: what norms know of their inputs, which is no parameter
 COUNTED = ("running_mean", "running_var", "num_batches_tracked")
 UNJUDGED = "No metrics yet: run the benchmark that judges it."
@@ -337,7 +366,8 @@ def main() -> None:
     state = checkpoints.load_state(options.folder / "resume.pt")
     identity, history = state["identity"], state["history"]
     settings, objective, network = identity["settings"], identity["objective"], identity["network"]
-    kind = next(kind for option, kind in KINDS.items() if option in network)
+    study = network.get("skips") is False  # the loss study's network, without a U-Net's shortcuts
+    kind = KINDS["study"] if study else next(kind for option, kind in KINDS.items() if option in network)
     if state["step"] != settings["steps"]:
         raise SystemExit(
             f"{options.folder}: stopped at step {state['step']} of {settings['steps']}; let it finish first"

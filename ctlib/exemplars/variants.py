@@ -4,6 +4,7 @@ Taught in: notebooks/61_ablate_adain.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from functools import lru_cache, partial
 
 import torch
@@ -37,6 +38,14 @@ class GrayFirst(Exemplar):
     def precolor(self, lightness: Tensor) -> Tensor:
         """No color: `(B, 2, H, W)`."""
         return torch.zeros_like(lightness).expand(-1, 2, -1, -1)
+
+
+def with_norms(chain: Exemplar, other: Exemplar) -> Exemplar:
+    """A copy of a chain whose colorization sub-net has the running statistics of another's."""
+    copy = deepcopy(chain)
+    kept = {key: value for key, value in other.refine.state_dict().items() if "running" in key}
+    copy.refine.load_state_dict(kept, strict=False)
+    return copy
 
 
 def remembered(chain: Exemplar, **options) -> Way:

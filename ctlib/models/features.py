@@ -3,6 +3,9 @@
 Its graph is that of VGG19 with two convolutions a scale, fewer channels, reflection instead of zeros around the picture
 and averages instead of maxima where it halves (Gatys et al. 2016 found that smoother). What it knows it learned by
 imitating VGG19, see `ctlib.recipes.features`; it has a thirteenth of the parameters of VGG19 up to the same layer.
+
+Source: Simonyan and Zisserman 2015 (the graph); Gatys, Ecker, Bethge 2016 (averages).
+Taught in: notebooks/50_train_transfer_subnet.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,6 +32,7 @@ def layers_of(counts: Sequence[int]) -> tuple[str, ...]:
 
 #: what can be asked of `Features`
 LAYERS = layers_of(COUNTS)
+COMPACT = "features-compact"  # the trained one, in data/pretrained
 TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 

@@ -1,4 +1,7 @@
-"""Encoders that know ImageNet: torchvision's weights, from a file, the data folder, torch's cache or its hub."""
+"""Encoders that know ImageNet: torchvision's weights, from a file, the data folder, torch's cache or its hub.
+
+Taught in: notebooks/40_colorization_losses.
+"""
 
 from collections.abc import Callable
 from pathlib import Path

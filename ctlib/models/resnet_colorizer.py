@@ -11,6 +11,10 @@ the statistics of the norms move. That is `encoder="frozen-random"`; the others 
 
 With `skips` the network becomes a U-Net: the encoder goes on to a 16th of the sides, and the decoder sees its finer
 features too. That is not the study's, it is what we ship.
+
+Source: github.com/SaadManzur/ImageColorization; He et al. 2016 (ResNet), Iandola et al. 2016 (SqueezeNet), Ronneberger
+et al. 2015 (U-Net).
+Taught in: notebooks/40_colorization_losses.
 """
 
 from pathlib import Path

@@ -23,9 +23,7 @@ from torch import Tensor
 from ctlib.checkpoints import CheckpointError, load_weights
 from ctlib.hubcache import MissingWeights
 from ctlib.models import imagenet
-from ctlib.models.features import MEAN, STD, Features, Pyramid
-
-COMPACT = "features-compact"  # in data/pretrained
+from ctlib.models.features import COMPACT, MEAN, STD, Features, Pyramid
 
 
 class Plan(NamedTuple):

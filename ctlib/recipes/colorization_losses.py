@@ -147,3 +147,20 @@ def moved(rows: Sequence[dict], columns: Sequence[str]) -> list[dict]:
         taught, blank = (best.xs(one, level="encoder") for one in pair)
         found["knowledge"] = (taught - blank).abs().mean()
     return [{"method": choice, **move.to_dict()} for choice, move in found.items()]
+
+
+def said(row: Mapping | pd.Series, column: str, digits: int) -> str:
+    """A mean and the spread of its seeds, of a row of `over_seeds`, as in `"22.70 ± 0.11"`."""
+    known = [row[one] for one in (column, f"{column}_spread") if row[one] == row[one]]
+    return "\u00a0±\u00a0".join(f"{one:.{digits}f}" for one in known)
+
+
+def ranks(rows: pd.DataFrame, colorfulness: float) -> pd.DataFrame:
+    """Rank of each row by four measures, 1 the best; by colorfulness the one that is nearest to the truth's."""
+    near = {
+        "PSNR": -rows["psnr"],
+        "SSIM": -rows["ssim"],
+        "LPIPS": rows["lpips_squeeze"],
+        "colorfulness": (rows["colorfulness"] - colorfulness).abs(),
+    }
+    return pd.DataFrame(near).astype(float).rank()

@@ -12,7 +12,7 @@ network and no download. `given` takes label maps that were made elsewhere.
 
 from ctlib.segment.backends import BACKENDS, SegmentError, segment
 from ctlib.segment.partners import match
-from ctlib.segment.regions import UNLABELED, Regions, drop_small, given, label_colors
+from ctlib.segment.regions import UNLABELED, Regions, disk, drop_small, given, label_colors
 from ctlib.segment.soft import soften
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "UNLABELED",
     "Regions",
     "SegmentError",
+    "disk",
     "drop_small",
     "given",
     "label_colors",

@@ -263,3 +263,10 @@ def _nearest(picture: np.ndarray, palette: np.ndarray) -> np.ndarray:
 
 def _unpacked(codes: np.ndarray) -> np.ndarray:
     return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1).astype(np.uint8)
+
+
+def disk(size: tuple[int, int], x: float, y: float, radius: float) -> Tensor:
+    """A map `(H, W)` int64 that is 1 in a disk and 0 elsewhere; center and radius in widths of the picture."""
+    height, width = size
+    down, across = torch.arange(height)[:, None] / width - y, torch.arange(width) / width - x
+    return (torch.hypot(down, across) < radius).long()

@@ -117,3 +117,15 @@ def test_variants_are_as_the_paper_has_them(chain, pictures, made):
         torch.testing.assert_close(made[variants.BOTH][link], blind[link])
     deaf = variants.variants(chain, side=SIDE, trust=(2.0, 3.0))[variants.BOTH](*pictures)
     torch.testing.assert_close(deaf["coarse"], deaf["precolored"])
+
+
+def test_norms_of_another_and_nothing_else(chain):
+    other = Exemplar(chain.transfer, Refinement(0.06, init="he"))
+    for name, value in other.refine.named_buffers():
+        value.fill_(3) if "running" in name else None
+    mixed = variants.with_norms(chain, other)
+    own, found = chain.refine.state_dict(), mixed.refine.state_dict()
+    assert all(
+        (value == 3).all() if "running" in name else torch.equal(value, own[name]) for name, value in found.items()
+    )
+    assert any("running" in name for name in own) and not any((own[n] == 3).all() for n in own if "running" in n)

@@ -1,5 +1,6 @@
 """Label maps made elsewhere, drawn, stray, of another size; and how small regions go."""
 
+import math
 import time
 import warnings
 
@@ -10,7 +11,7 @@ from flags import quarters, same_partition
 from PIL import Image
 
 from ctlib import images
-from ctlib.segment import UNLABELED, Regions, drop_small, given, label_colors
+from ctlib.segment import UNLABELED, Regions, disk, drop_small, given, label_colors
 
 
 def test_given_numbers_keep_their_numbers_as_names():
@@ -181,3 +182,10 @@ def test_numbers_can_be_given_names():
     assert regions.names == ("sky", "road", UNLABELED) and regions.labels.tolist() == [[0, 1], [1, 2]]
     with pytest.raises(ValueError, match="names: expected one for each number in the map, got 3"):
         given(numbers, names=["sky", "car", "road"])
+
+
+def test_a_disk_is_round_and_in_its_place():
+    found = disk((40, 80), 0.5, 0.25, 0.125)
+    assert found.shape == (40, 80) and found.dtype == torch.int64 and set(found.unique().tolist()) == {0, 1}
+    assert found[20, 40] == found[20, 49] == 1 and found[20, 51] == found[31, 40] == 0
+    assert found.sum().item() == pytest.approx(math.pi * 10**2, rel=0.05)
