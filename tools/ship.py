@@ -152,7 +152,10 @@ def exemplar_scores(record: dict, method: str) -> str:
     chain = (
         f"In a chain with {record['parameters']['transfer']}, 100 samples of its colors; a reference that looks unlike "
     )
-    chain += "is followed less (`trust`), and samples are spread to what is near and as light."
+    chain += (
+        "is followed less (`trust`), samples are spread to what is near and as light, and detail of the coarse colors "
+    )
+    chain += "is added."
     blind = [
         row["psnr"] for row in rows if row["method"] == f"{method}, encoder + decoder" and row["kind"] == "unrelated"
     ]
@@ -166,12 +169,13 @@ def study_scores(record: dict, _: str) -> str:
     """Numbers of one training of the loss study, from `judge_colorization_losses.json`: with the true lightness."""
     columns = {"psnr": ("PSNR, dB", 2), "lpips_squeeze": ("LPIPS (SqueezeNet)", 3), "colorfulness": ("colorfulness", 1)}
     lines = [f"| Test | {' | '.join(title for title, _ in columns.values())} |", "|---" * (1 + len(columns)) + "|"]
-    for post, at in (("best of both", "at the size of the training"), ("best of both, full size", "at 256 px")):
-        gray = [row for row in record["rows"] if row["method"] == "gray" and row["post"] in ("as it is", post)]
+    places = {"best of both": ("as it is", "size of the training"), "best of both, full size": ("", "256 px")}
+    for post, (small, at) in places.items():
+        gray = [row for row in record["rows"] if row["method"] == "gray" and row["post"] == (small or post)]
         own = [row for row in record["rows"] if row["method"] == STUDY and row.get("seed") == 0 and row["post"] == post]
-        for who, rows in (("gray copy", gray[-len(own) :]), ("these weights", own)):
+        for who, rows in (("gray copy", gray), ("these weights", own)):
             means = (f"{sum(row[key] for row in rows) / len(rows):.{digits}f}" for key, (_, digits) in columns.items())
-            lines.append(f"| Held back, {len(record['data'])} photographs, {at}, {who} | {' | '.join(means)} |")
+            lines.append(f"| Held back, {len(record['data'])} photographs, at {at}, {who} | {' | '.join(means)} |")
     commit = record["commit"]
     return "\n".join([*lines, "", f"Measured by `benchmarks/judge_colorization_losses.py`, commit {commit}."])
 
