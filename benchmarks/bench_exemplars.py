@@ -22,7 +22,7 @@ from ctlib import chroma, results
 from ctlib.bench import timing
 from ctlib.bench.timing import Case, Contender
 from ctlib.data import photos
-from ctlib.exemplars.chain import DOUBT, SAMPLES, Exemplar, sample
+from ctlib.exemplars.chain import DOUBT, SAMPLES, SHRINK, Exemplar, sample
 from ctlib.exemplars.matching import compared, matched, weighed
 from ctlib.exemplars.superpixels import superpixel_transfer
 from ctlib.exemplars.welsh import welsh
@@ -82,7 +82,7 @@ def case(chain: Exemplar, rgb: Tensor, reference: Tensor) -> Case:
     side = rgb.shape[2]
     lightness = chroma.lightness(rgb)
     before = chain.precolor(lightness)
-    coarse = chain.coarse(lightness, before, reference)
+    coarse = chain.coarse(lightness, before, reference, shrink=SHRINK)
     sampled = sample(coarse, SAMPLES, [0])
     ab = chain.refine.ab(lightness, sampled)
     contenders: dict[str, Callable[[Tensor, Tensor], object]] = {
@@ -90,7 +90,7 @@ def case(chain: Exemplar, rgb: Tensor, reference: Tensor) -> Case:
         SMALL: lambda rgb, reference: chain.colorize(rgb, reference, side=256),
         f"{CHAIN}, matching": lambda rgb, reference: chain.colorize(rgb, reference, side=side, by="matching"),
         "link 1, pre-color": lambda *_: chain.precolor(lightness),
-        "link 2, transfer": lambda *_: chain.coarse(lightness, before, reference),
+        "link 2, transfer": lambda *_: chain.coarse(lightness, before, reference, shrink=SHRINK),
         "weigh the reference": lambda *_: weighed(chain.transfer.encoder, lightness, reference),
         "link 2, matching": lambda *_: matched(compared(chain.transfer.encoder, lightness, reference), reference),
         "link 3, sample": lambda *_: sample(coarse, SAMPLES, [0]),

@@ -18,6 +18,11 @@ from ctlib import check, color, ops, settings
 LEAST = 32  # pixels a side of a picture that lends its colors
 PALE = 5.0  # |a| and |b| below which a picture is gray
 
+
+class NotFollowed(UserWarning):
+    """A reference looks unlike a picture, so the picture is colored without it."""
+
+
 Predict = Callable[[Tensor], Tensor]  # L* (B, 1, h, w) in [0, 100] to ab (B, 2, h', w') in CIELAB units
 
 

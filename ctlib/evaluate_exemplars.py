@@ -336,7 +336,7 @@ def by_samples(
             made = {("coarse", 0): coarse}
             for count, draw in tries:
                 given = sample(coarse, count, [draw])
-                made[count, draw] = chain.refined(lightness, given, coarse, spread, detail)
+                made[count, draw] = chain.refined(lightness, coarse, given, share=share, spread=spread, detail=detail)
         for (count, draw), ab in made.items():
             result = images.to_tensor(images.to_uint8(chroma.shown(lightness, ab)))
             numbers = {"samples": str(count), "draw": draw, "psnr": metrics.psnr(result, truth.cpu()).item()}
@@ -402,12 +402,12 @@ def told_by_kind(rows: Sequence[dict], one: str, other: str) -> str:
     return ", ".join(said)
 
 
-def followed(chain: Exemplar, given: Iterable[Case]) -> dict[str, int]:
+def followed(chain: Exemplar, given: Iterable[Case], trust: tuple[float, float] | str = KNOWN) -> dict[str, int]:
     """How many references of each kind a chain follows, at least in part, see `Exemplar.followed`."""
-    found = dict.fromkeys(KINDS, 0)
+    found, place = dict.fromkeys(KINDS, 0), next(chain.parameters()).device
     for case in given:
         for kind, lender in case.references.items():
-            share = chain.followed(chroma.lightness(case.truth.rgb), lender.rgb, KNOWN)
+            share = chain.followed(*(one.to(place) for one in (chroma.lightness(case.truth.rgb), lender.rgb)), trust)
             found[kind] += bool(share.item() > 0)
     return found
 

@@ -33,10 +33,10 @@ from ctlib import check, chroma, hints, ops
 from ctlib.exemplars.matching import compared, matched, weighed
 from ctlib.hints import Hints
 from ctlib.models.refinement import Refinement
-from ctlib.models.stylization import MULTIPLE, Stylization, scaled
+from ctlib.models.stylization import MULTIPLE, PAPER, Stylization, scaled, sites_of
 from ctlib.models.stylization_once import StylizationOnce
 from ctlib.segment.guides import Guide, guide
-from ctlib.settings import flag, whole
+from ctlib.settings import flag, number, whole
 
 ALL = "all"
 #: ways to coarse colors, the paper's transfer sub-net or correspondence of deep features, and their own options
@@ -45,7 +45,7 @@ SAMPLES = 100
 KNOWN = "known"
 #: by encoder, the likeness (`weighed`) up to which a reference is not followed, and from which on it is
 TRUST = {"compact": (0.6, 0.63)}
-# the next four were chosen on photographs of the part that validates
+# the next three were chosen on photographs of the part that validates
 SHRINK = 2  # times smaller are the sides of what the transfer sees
 DOUBT = 15.0  # how loud the sub-net is beside samples, in pixels of them, where they are spread
 CELLS = 24  # a side: what is finer is detail
@@ -101,7 +101,8 @@ class Exemplar(nn.Module):
             seeds: of their places, one a target or one for all.
             by: one of `WAYS`: how colors get from the reference to the target.
             spread: whether the samples are spread over what the last link made.
-            detail: whether what the coarse map has within a cell of a grid of 24 x 24 is added to that.
+            detail: whether what the coarse map has within a cell of a grid of 24 x 24 is added to that, as far as the
+                reference is followed.
             shrink: how many times smaller the sides are of what the transfer sees, for `by="adain"`.
             options: of that way: `sites` and `alpha` of the transfer; `temperature` of the matching.
 
@@ -112,8 +113,10 @@ class Exemplar(nn.Module):
         flag("spread", spread), flag("detail", detail)
         if by not in WAYS:
             raise ValueError(f"by: expected one of {', '.join(WAYS)}, got {by!r}")
-        if unknown := sorted(set(options) - set(WAYS[by])):
-            raise ValueError(f"{by} has no option {unknown[0]!r}; it takes {', '.join(WAYS[by])}")
+        takes = [name for name in WAYS[by] if name != "sites" or isinstance(self.transfer, Stylization)]
+        if unknown := sorted(set(options) - set(takes)):
+            raise ValueError(f"{by} has no option {unknown[0]!r}; it takes {', '.join(takes)}")
+        whole("shrink", shrink, 1), number("alpha", options.get("alpha", 1), 1), sites_of(options.get("sites", PAPER))
         coarse = precolored = self.precolor(lightness)
         if share is None or share.any():  # else there is no need to look at the reference
             if by == "adain":
@@ -124,7 +127,8 @@ class Exemplar(nn.Module):
             if share is not None:
                 coarse = torch.lerp(precolored, coarse, share.to(coarse).view(-1, 1, 1, 1))
         given = sample(coarse, samples, seeds)
-        return Steps(precolored, coarse, given, self.refined(lightness, given, coarse, spread, detail))
+        refined = self.refined(lightness, coarse, given, share=share, spread=spread, detail=detail)
+        return Steps(precolored, coarse, given, refined)
 
     def followed(self, lightness: Tensor, reference: Tensor, trust: tuple[float, float] | str | None) -> Tensor | None:
         r"""How far references are followed: `(B,)`, 0 to 1, by `trusted`; None without trust.
@@ -158,27 +162,51 @@ class Exemplar(nn.Module):
         reference: Tensor,
         labels: Guide | None = None,
         *,
-        shrink: int = 1,
+        shrink: int,
         **options,
     ) -> Tensor:
-        """The second: a and b of the reference's colors on a colored target. Differentiable in the transfer."""
+        r"""The second: the reference's colors on a colored target. Differentiable in the transfer.
+
+        Args:
+            lightness, reference, labels, shrink, options: of `forward`.
+            ab: `(B, 2, H, W)` CIELAB units, of the target as it was pre-colored.
+
+        Returns:
+            a and b `(B, 2, H, W)` in CIELAB units.
+
+        Raises:
+            ValueError: sides that do not fit, unknown sites, or an option out of its range.
+        """
         rgb, size = chroma.join(lightness, ab), lightness.shape[2:]
-        if whole("shrink", shrink, 1) > 1:
+        if shrink > 1:
             rgb, reference = (
                 scaled(one, max(32, round((one.shape[2] * one.shape[3]) ** 0.5 / shrink))) for one in (rgb, reference)
             )
         moved = self.transfer(rgb, reference, labels, **options)
         return chroma.resize(ops.rgb_to_lab(moved.float().clamp(0, 1))[:, 1:], size)
 
-    def refined(self, lightness: Tensor, given: Hints, coarse: Tensor, spread: bool, detail: bool) -> Tensor:
-        """The last: a and b `(B, 2, H, W)` of lightness and samples of the coarse map, see `forward`."""
-        ab = self.refine.ab(lightness, given)
+    def refined(
+        self, lightness: Tensor, coarse: Tensor, given: Hints, *, share: Tensor | None, spread: bool, detail: bool
+    ) -> Tensor:
+        r"""The last: a and b of lightness and samples of the coarse map.
+
+        Args:
+            lightness: `(B, 1, H, W)` L\* in [0, 100].
+            coarse: `(B, 2, H, W)` CIELAB units, of which `given` are the samples.
+            share, spread, detail: of `forward`.
+
+        Returns:
+            `(B, 2, H, W)` CIELAB units; the coarse map itself where nothing is followed, which is what was pre-colored.
+        """
+        ab, size = self.refine.ab(lightness, given), coarse.shape[2:]
+        far = torch.ones(len(ab)).to(ab) if share is None else share.to(ab)
+        far = far.view(-1, 1, 1, 1)
         if spread:
             ab = hints.spread(lightness, ab, given, doubt=DOUBT)
         if detail and given.mask.any():  # without samples nothing is told of the reference
-            size = coarse.shape[2:]
-            ab = ab + coarse - chroma.resize(chroma.resize(coarse, chroma.network_size(*size, CELLS, 1)), size)
-        return ab
+            smooth = chroma.resize(chroma.resize(coarse, chroma.network_size(*size, CELLS, 1)), size)
+            ab = ab + far * (coarse - smooth)
+        return torch.where(far > 0, ab, coarse)
 
     @torch.no_grad()
     def colorize(self, rgb: Tensor, reference: Tensor, **options) -> Tensor:
@@ -193,7 +221,7 @@ class Exemplar(nn.Module):
             seed: of the places that are sampled, the same for all pictures; 0 by default.
             trust: `"known"`, the default: a reference that looks unlike is followed less or not at all, by the bounds
                 that are known for the encoder; two numbers, bounds of `trusted`; None follows every reference, as the
-                paper does. With labels somebody has said what belongs together, and trust is not asked.
+                paper does. With labels in common somebody has said what belongs together, and trust is not asked.
             options: of `forward`: `samples`, `by`, `spread`, `detail`, `shrink` and those of each way.
 
         Returns:
@@ -205,12 +233,11 @@ class Exemplar(nn.Module):
         """
         lightness, made, share = self._made(rgb, reference, **options)
         if share is not None and not share.all():
-            warnings.warn(
-                "reference: it looks unlike the picture and is not followed; choose another, or follow it all the same "
-                "(--follow, in Python trust=None)",
-                stacklevel=1,  # the caller's frame is one of torch's
+            text = (
+                "reference: it looks unlike the picture and is not followed; choose another, or trust=None follows it"
             )
-        return chroma.shown(lightness, made.refined.to(rgb)).to(rgb)
+            warnings.warn(text, chroma.NotFollowed, stacklevel=1)  # the caller's frame is one of torch's
+        return chroma.shown(lightness, made.refined.to(lightness)).to(rgb)
 
     @torch.no_grad()
     def steps(self, rgb: Tensor, reference: Tensor, **options) -> dict[str, Tensor]:
@@ -220,7 +247,7 @@ class Exemplar(nn.Module):
         """
         lightness, made, _ = self._made(rgb, reference, **options)
         shown = made._asdict() | {"hints": made.hints.ab}
-        return {name: chroma.shown(lightness, ab.to(rgb)).to(rgb) for name, ab in shown.items()}
+        return {name: chroma.shown(lightness, ab.to(lightness)).to(rgb) for name, ab in shown.items()}
 
     def _made(
         self,
@@ -240,7 +267,7 @@ class Exemplar(nn.Module):
         found = None if labels is None else guide(labels, rgb, reference)
         place = next(self.parameters())
         lightness, lender = chroma.lightness(rgb), reference.to(place)
-        share = self.followed(lightness.to(place), lender, trust) if labels is None else None
+        share = self.followed(lightness.to(place), lender, trust) if found is None else None
         small = chroma.resize(lightness.to(place), chroma.network_size(*rgb.shape[2:], side, MULTIPLE))
         guided = None if found is None else found.to(place.device)
         made = self(small, scaled(lender, side), guided, share=share, seeds=[seed], **options)

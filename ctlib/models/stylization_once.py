@@ -22,6 +22,7 @@ from ctlib.models import style_encoders
 from ctlib.models.features import Pyramid
 from ctlib.models.stylization import Encoded, begin_near_gray, check_sides, encode, normalizer, recolored
 from ctlib.segment.guides import Guide
+from ctlib.settings import number
 
 
 class StylizationOnce(nn.Module, Pretrained):
@@ -63,14 +64,14 @@ class StylizationOnce(nn.Module, Pretrained):
         """Pictures `(B, 3, H, W)` in the colors of references, not clamped; as `Stylization.forward`.
 
         Raises:
-            ValueError: sides that do not fit.
+            ValueError: sides that do not fit, or an alpha out of range.
         """
         check_sides(rgb, "rgb", self.encoder)
         check_sides(reference, "reference", self.encoder)
         encoded = encode(self.encoder, rgb)
         deepest = f"relu{len(self.encoder.counts)}_1"
         wanted = self.encoder(reference, [deepest])[deepest]
-        changed = normalizer(labels, alpha)(encoded.levels[-1], wanted)
+        changed = normalizer(labels, number("alpha", alpha, 1))(encoded.levels[-1], wanted)
         return self.decode(encoded._replace(levels=(*encoded.levels[:-1], changed)))
 
     @torch.no_grad()

@@ -95,7 +95,7 @@ class Objective(nn.Module):
             precolored = self.model.precolor(lab[:, :1])
             self.model.refine.train(known)
         options = {"sites": self.sites} if isinstance(self.model.transfer, Stylization) else {}
-        coarse = self.model.coarse(lab[:, :1], precolored, other, **options)
+        coarse = self.model.coarse(lab[:, :1], precolored, other, shrink=1, **options)
         ab = self.model.refine(lab[:, :1], Hints(coarse * mask, mask))[0]
         huber = {"weight": self.weight, "delta": self.delta, "scale": self.scale}
         loss = hinted_huber_loss(ab, lab[:, 1:], mask, **huber)

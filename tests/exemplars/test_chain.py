@@ -136,6 +136,10 @@ def test_labels_and_batches(net, pictures):
     assert torch.equal(other, plain)
     with pytest.warns(UserWarning, match="reference's map of .* is scaled to"):
         net.colorize(rgb, reference, labels=(ones[0], ones[0]), side=SIDE)
+    refused = net.steps(rgb, reference, trust=(2, 3), side=SIDE)["refined"]
+    with pytest.warns(UserWarning, match="share none"):  # and trust is asked as without
+        stray = net.steps(rgb, reference, labels=(ones[0], 5 + ones[1]), trust=(2, 3), side=SIDE)["refined"]
+    assert torch.equal(stray, refused)
     batch = torch.cat([rgb, rgb.flip(3)])
     first = net.colorize(batch, reference, samples=5, trust=None, side=SIDE)[:1]
     alone = net.colorize(rgb, reference, samples=5, trust=None, side=SIDE)
@@ -170,7 +174,15 @@ def test_trust_by_hand(net, pictures):
     followed, doubted, refused = (net(lightness, reference, samples=9, share=share) for share in shares[:3])
     half = (followed.coarse + followed.precolored) / 2
     torch.testing.assert_close(doubted.coarse, half, rtol=1e-3, atol=1e-2)
-    assert torch.equal(refused.coarse, refused.precolored)
+    assert torch.equal(refused.coarse, refused.precolored) and torch.equal(refused.refined, refused.precolored)
+    # in a batch each picture as far as its own reference is followed
+    two = [torch.cat([one, one]) for one in (lightness, reference)]
+    mixed = net(*two, samples=9, share=torch.cat([shares[1], shares[2]]))
+    for row, alone in enumerate((doubted, refused)):
+        torch.testing.assert_close(mixed.refined[row : row + 1], alone.refined, rtol=1e-3, atol=1e-2)
+    smooth = net(lightness, reference, samples=9, share=shares[1], detail=False)
+    own = doubted.coarse - chroma.resize(chroma.resize(doubted.coarse, (20, 29)), (64, 96))
+    torch.testing.assert_close(doubted.refined - smooth.refined, shares[1].view(1, 1, 1, 1) * own, rtol=1e-3, atol=1e-3)
 
 
 def test_trust_does_not_depend_on_what_the_networks_see(net, pictures, monkeypatch):
@@ -203,7 +215,9 @@ def test_sites_and_alpha_reach_the_transfer(net, pictures):
 def test_the_gradient_of_the_coarse_map_reaches_the_decoder():
     net = network()
     lightness = chroma.lightness(photos.tensor("coffee", 64)[..., :32, :64])
-    net.coarse(lightness, 0 * lightness.expand(-1, 2, -1, -1), torch.rand(1, 3, 32, 32)).square().mean().backward()
+    net.coarse(
+        lightness, 0 * lightness.expand(-1, 2, -1, -1), torch.rand(1, 3, 32, 32), shrink=1
+    ).square().mean().backward()
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in net.transfer.decoder.parameters())
     assert all(weight.grad is None for weight in net.transfer.encoder.parameters())
 
@@ -243,8 +257,13 @@ GRAY = torch.full((1, 3, 64, 64), 0.4)
 def test_bad_input_is_one_clear_line(net, pictures, options, message):
     options = dict(options)
     with pytest.raises(ValueError, match=message) as error:
-        net.colorize(pictures[0], options.pop("reference", pictures[1]), **{"side": SIDE, "trust": None} | options)
+        net.colorize(pictures[0], options.pop("reference", pictures[1]), **{"side": SIDE} | options)
     assert "\n" not in str(error.value)
+
+
+def test_the_students_chain_has_no_sites(pictures):
+    with pytest.raises(ValueError, match="adain has no option 'sites'; it takes alpha"):
+        network(once=True).colorize(*pictures, sites=("skip",), side=SIDE)
 
 
 @pytest.mark.parametrize("once", [False, True])

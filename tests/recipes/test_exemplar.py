@@ -73,7 +73,7 @@ def test_the_joint_loss_by_hand(batch, kind):
     rgb, other = (squares({"rgb": batch[name], "seed": batch["seed"]}, SIDE, 0.0) for name in ("rgb", "other"))
     lab = ops.rgb_to_lab(rgb)
     mask = objective.mask(batch["seed"].tolist(), rgb)
-    coarse = net.coarse(lab[:, :1], net.refine.ab(lab[:, :1]), other)
+    coarse = net.coarse(lab[:, :1], net.refine.ab(lab[:, :1]), other, shrink=1)
     ab = net.refine(lab[:, :1], Hints(coarse * mask, mask))[0]
     expected = hinted_huber_loss(ab, lab[:, 1:], mask, delta=1.0)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
