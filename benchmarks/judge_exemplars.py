@@ -3,7 +3,8 @@
     CTLIB_DATA=<folder with camvid/, coco/, scenes256/ and weights/> python benchmarks/judge_exemplars.py
 
 Each photograph is colored after the nearest reference of its class, an unrelated one and itself: by the chain and by
-each of its links, as they are shipped, by AdaIN and by matching; with samples that are not spread; by chains that
+each of its links, as they are shipped, by AdaIN and by matching; without detail, without spreading, with a transfer
+that sees all of the sides; by chains that
 follow every reference besides, as the paper's, with AdaIN at different sites and without the first link; with more
 samples and fewer; and by methods without a network. Road scenes and pictures of COCO are colored with label maps and
 without. LPIPS is that of SqueezeNet; its column is left out where that cannot be had. The student's transfer sub-net is

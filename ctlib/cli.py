@@ -136,13 +136,15 @@ def colorize(
     if hint:
         options["hints"] = [_hint(text) for text in hint]
     if follow:
+        if reference is None:
+            raise ValueError("--follow: which reference? name it with --reference")
         if "trust" not in colorizers.get(method).options:
             raise ValueError(f"--follow: {method} does not weigh its reference; exemplar and matching do")
         options["trust"] = None
     if samples is not None:
         options["samples"] = int(samples) if samples.isdecimal() else samples  # "all"; the chain says what is wrong
     report = colorizers.colorize_files(method, source, output, side=side, progress=print, **options)
-    if report.in_color or report.skipped:
+    if report.in_color or report.skipped or report.unlike:
         print(report, file=sys.stderr)
     raise typer.Exit(1 if report.skipped else 0)
 

@@ -8,6 +8,7 @@ Taught in: notebooks/41_classification_colorization, those with a reference in n
 """
 
 import importlib
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -127,16 +128,24 @@ COLORIZERS: dict[str, Colorizer] = {
 
 @dataclass
 class Report:
-    """What became of a folder: files written, files skipped and why, files whose own color was dropped."""
+    """What became of a folder: files written, files skipped and why, files whose own color was dropped.
+
+    `unlike` are those whose reference was not followed, since it looks unlike them.
+    """
 
     written: list[Path] = field(default_factory=list)
     skipped: dict[Path, str] = field(default_factory=dict)
     in_color: list[Path] = field(default_factory=list)
+    unlike: list[Path] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [f"{len(self.written)} colored, {len(self.skipped)} skipped"]
         if self.in_color:
             lines.append(f"{len(self.in_color)} in color already: their lightness was taken, their color dropped")
+        for path in self.unlike:
+            lines.append(
+                f"  {path}: the reference looks unlike it and was not followed; --follow or trust=None follows it"
+            )
         return "\n".join([*lines, *(f"  skipped {path}: {reason}" for path, reason in self.skipped.items())])
 
 
@@ -198,7 +207,7 @@ def colorize(name: str, rgb: Tensor, *, side: int | None = None, **options) -> T
     one = _asked(name, side, options)
     side = one.side if side is None else side
     given = options.get("hints")
-    if isinstance(given, list) or (isinstance(given, tuple) and not all(isinstance(part, Tensor) for part in given)):
+    if isinstance(given, list | tuple) and not (len(given) == 2 and all(isinstance(part, Tensor) for part in given)):
         options["hints"] = _at_points(given, rgb, side)
     if one.first:
         return _named(one.function)(colorize(one.first, rgb, side=side), **options)
@@ -274,7 +283,14 @@ def colorize_files(
             continue
         if not is_gray(picture):
             report.in_color.append(path)
-        result = colorize(name, images.to_tensor(picture), side=side, **options)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            result = colorize(name, images.to_tensor(picture), side=side, **options)
+        for one in said:
+            if issubclass(one.category, chroma.NotFollowed):
+                report.unlike.append(path)
+            else:
+                warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
         target.parent.mkdir(parents=True, exist_ok=True)
         report.written.append(images.write(target, result))
         if progress:

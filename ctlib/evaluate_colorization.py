@@ -102,13 +102,14 @@ def folder_cases(source: Path | str, long_side: int = 256) -> tuple[list[Case], 
         except images.ImageReadError as error:
             skipped[path] = str(error).removeprefix(f"{path}: ")
             continue
-        if min(picture.shape[:2]) < LEAST or is_gray(picture):
-            small = min(picture.shape[:2]) < LEAST
-            skipped[path] = f"less than {LEAST} pixels a side" if small else "gray: there is no color to compare with"
+        truth = images.to_tensor(images.resize(picture, long_side))
+        if min(truth.shape[2:]) < LEAST or is_gray(picture):
+            small = min(truth.shape[2:]) < LEAST
+            least = f"less than {LEAST} pixels a side where the longer one has at most {long_side}"
+            skipped[path] = least if small else "gray: there is no color to compare with"
             continue
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        truth = images.to_tensor(images.resize(picture, long_side))
-        found.append(Case(source.name, path.relative_to(source).as_posix(), truth, digest))
+        found.append(Case(source.resolve().name, path.relative_to(source).as_posix(), truth, digest))
     if not found:
         reasons = "; ".join(f"{path.name}: {reason}" for path, reason in list(skipped.items())[:3])
         raise ValueError(f"{source}: holds no photograph in color ({reasons or 'no pictures'})")

@@ -402,13 +402,14 @@ def told_by_kind(rows: Sequence[dict], one: str, other: str) -> str:
     return ", ".join(said)
 
 
-def followed(chain: Exemplar, given: Iterable[Case], trust: tuple[float, float] | str = KNOWN) -> dict[str, int]:
+def followed(chain: Exemplar, given: Iterable[Case], trust: tuple[float, float] | str | None = KNOWN) -> dict[str, int]:
     """How many references of each kind a chain follows, at least in part, see `Exemplar.followed`."""
     found, place = dict.fromkeys(KINDS, 0), next(chain.parameters()).device
     for case in given:
+        lightness = chroma.lightness(case.truth.rgb.to(place))
         for kind, lender in case.references.items():
-            share = chain.followed(*(one.to(place) for one in (chroma.lightness(case.truth.rgb), lender.rgb)), trust)
-            found[kind] += bool(share.item() > 0)
+            share = chain.followed(lightness, lender.rgb.to(place), trust)
+            found[kind] += share is None or bool(share.item() > 0)
     return found
 
 

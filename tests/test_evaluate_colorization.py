@@ -128,12 +128,13 @@ def test_any_folder_is_judged_and_what_cannot_be_is_listed(folder):
     (folder / "deep").mkdir()
     images.write(folder / "deep" / "a.png", np.random.default_rng(1).integers(0, 256, (20, 30, 3), np.uint8))
     images.write(folder / "dot.png", np.full((1, 1, 3), (200, 30, 30), np.uint8))
+    images.write(folder / "long.png", np.random.default_rng(2).integers(0, 256, (20, 700, 3), np.uint8))
     (folder / "broken.jpg").write_bytes(b"half")
     rows, skipped = judged.evaluate_files(folder, ["gray", "unet"], wanted=["psnr", "ssim"])
     assert len(rows) == 3 * 41 and {row["method"] for row in rows} == {"gray", "unet", "truth"}
     assert {row["set"] for row in rows} == {"images"} and rows[-1]["case"] == "deep/a.png"
     reasons = {path.name: reason for path, reason in skipped.items()}
-    assert sorted(reasons) == ["40.png", "41.png", "broken.jpg", "dot.png"]
+    assert sorted(reasons) == ["40.png", "41.png", "broken.jpg", "dot.png", "long.png"]
     assert "gray" in reasons["40.png"] and "less than 11 pixels" in reasons["dot.png"]
     with pytest.raises(ValueError, match="exemplar takes its colors from a reference"):
         judged.evaluate_files(folder, "exemplar")

@@ -274,4 +274,5 @@ def test_a_gain_in_words_and_a_record_in_parts():
 def test_followed_references_are_counted(bundled):
     chain = Exemplar.from_pretrained("stylization-compact", "refinement-quarter")
     found = judged.followed(chain, bundled)
+    assert set(judged.followed(chain, bundled, None).values()) == {len(bundled)}
     assert found["self"] == len(bundled) >= found["nearest"] >= found["unrelated"] >= 0

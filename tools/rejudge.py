@@ -10,7 +10,7 @@ import json
 import re
 from pathlib import Path
 
-from ship import KINDS, UNJUDGED, exemplar_scores
+from ship import STUDY, UNJUDGED, exemplar_scores, kind_of, study_scores
 
 from ctlib import checkpoints, colorizers, methods
 from ctlib.atomic import replacing
@@ -35,7 +35,9 @@ def judged_as() -> dict[str, str]:
     here = {path.parent.name for path in checkpoints.SHIPPED.glob(f"*/{checkpoints.WEIGHTS}")}
     found = {name: method.run.args[0] for name, method in methods.METHODS.items() if method.run}
     painters = {name: one.weights for name, one in colorizers.COLORIZERS.items() if one.weights in here}
-    return found | {RECORDED.get(name, name): weights for name, weights in painters.items()}
+    return (
+        found | {RECORDED.get(name, name): weights for name, weights in painters.items()} | {STUDY: "study-lab-lpips"}
+    )
 
 
 def main() -> None:
@@ -48,9 +50,10 @@ def main() -> None:
             continue
         path = checkpoints.SHIPPED / folder / "README.md"
         network = json.loads(path.with_name(checkpoints.CONFIG).read_text(encoding="utf-8"))
-        kind = next(kind for option, kind in KINDS.items() if option in network)
-        if (kind.scores is exemplar_scores) != (record["stem"] == "judge_exemplars"):
-            continue  # that record has rows of colorizers that another one judges
+        kind = kind_of(network)
+        of = {exemplar_scores: "judge_exemplars", study_scores: "judge_colorization_losses"}.get(kind.scores)
+        if (record["stem"] if record["stem"] in ("judge_exemplars", "judge_colorization_losses") else None) != of:
+            continue  # these records have rows of networks that others judge
         card = rejudged(path.read_text(encoding="utf-8"), kind.scores(record, name))
         with replacing(path) as temporary:
             temporary.write_text(card, encoding="utf-8")

@@ -359,6 +359,13 @@ UNJUDGED = "No metrics yet: run the benchmark that judges it."
 JUDGED = {"photos", "fivek", "dpst", "kodak", "wikiart7", "art_pd"}
 
 
+def kind_of(network: dict) -> Kind:
+    """Which of `KINDS` a network is, by its options; the loss study's has none of a U-Net's shortcuts."""
+    if network.get("skips") is False:
+        return KINDS["study"]
+    return next(kind for option, kind in KINDS.items() if option in network)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="of the training")
@@ -370,8 +377,7 @@ def main() -> None:
     state = checkpoints.load_state(options.folder / "resume.pt")
     identity, history = state["identity"], state["history"]
     settings, objective, network = identity["settings"], identity["objective"], identity["network"]
-    study = network.get("skips") is False  # the loss study's network, without a U-Net's shortcuts
-    kind = KINDS["study"] if study else next(kind for option, kind in KINDS.items() if option in network)
+    kind = kind_of(network)
     if state["step"] != settings["steps"]:
         raise SystemExit(
             f"{options.folder}: stopped at step {state['step']} of {settings['steps']}; let it finish first"

@@ -162,8 +162,9 @@ def _draw(labels: np.ndarray, shape: dict | list, key: int) -> None:
         labels[decode_rle(shape)] = key
         return
     for polygon in shape:
-        if len(polygon) % 2 or not np.isfinite(np.array(polygon, float)).all():
-            raise ValueError("an outline has an odd number of coordinates, or one that is not finite")
+        corners = np.array(polygon, float)
+        if len(polygon) % 2 or not (np.abs(corners) <= 2 * max(labels.shape)).all():  # pycocotools crashes on wild ones
+            raise ValueError("an outline has an odd number of coordinates, or one far outside of the picture")
         if len(polygon) >= 6:
             (drawn,) = outlines.frPyObjects([polygon], *labels.shape)
             labels[outlines.decode(drawn) > 0] = key

@@ -41,9 +41,15 @@ class GrayFirst(Exemplar):
 
 
 def with_norms(chain: Exemplar, other: Exemplar) -> Exemplar:
-    """A copy of a chain whose colorization sub-net has the running statistics of another's."""
-    copy = deepcopy(chain)
+    """A copy of a chain whose colorization sub-net has the running statistics of another's.
+
+    Raises:
+        ValueError: sub-nets of different widths.
+    """
+    copy, own = deepcopy(chain), chain.refine.state_dict()
     kept = {key: value for key, value in other.refine.state_dict().items() if "running" in key}
+    if any(value.shape != own[key].shape for key, value in kept.items()):
+        raise ValueError("other: its colorization sub-net has another width; take one of the same")
     copy.refine.load_state_dict(kept, strict=False)
     return copy
 

@@ -123,6 +123,8 @@ def test_norms_of_another_and_nothing_else(chain):
     other = Exemplar(chain.transfer, Refinement(0.06, init="he"))
     for name, value in other.refine.named_buffers():
         value.fill_(3) if "running" in name else None
+    with pytest.raises(ValueError, match="other: its colorization sub-net has another width"):
+        variants.with_norms(chain, Exemplar(chain.transfer, Refinement(0.125)))
     mixed = variants.with_norms(chain, other)
     own, found = chain.refine.state_dict(), mixed.refine.state_dict()
     assert all(

@@ -122,7 +122,7 @@ def test_its_own_reference_changes_nothing(sites):
     net, rgb = network(), noise(1, 3, 32, 32)
     torch.testing.assert_close(net(rgb, rgb, sites=sites), net.reconstruct(rgb), rtol=1e-3, atol=1e-4)
     other = net(rgb, noise(1, 3, 32, 32, seed=1) ** 3, sites=sites)
-    assert (other - net.reconstruct(rgb)).abs().max() > 5e-3
+    assert (other - net.reconstruct(rgb)).abs().max() > (5e-3 if sites == ("deepest",) else 1e-2)
 
 
 @torch.no_grad()
