@@ -4,10 +4,9 @@
         python benchmarks/judge_colorization.py
 
 Beside them stands the loss study's network of the published best row, Lab + L2 on a random encoder, trained here on the
-photographs that they were trained on: three times briefly, and once on as many pictures as the shipped U-Net saw; an
-hour on one core, once. LPIPS is that of SqueezeNet; its column is left
-out where that cannot be had. The result, `judge_colorization.json`, goes to `_build/lab/results`; a reviewed copy is
-the record in `book/results`.
+photographs that they were trained on: three times briefly, a quarter of an hour on one core, once; with `--long-steps`
+once more, as long as is asked. LPIPS is that of SqueezeNet; its column is left out where that cannot be had. The result,
+`judge_colorization.json`, goes to `_build/lab/results`; a reviewed copy is the record in `book/results`.
 """
 
 import argparse
@@ -35,7 +34,7 @@ def main() -> None:
     parser.add_argument("--long-side", type=int, default=256, help="pixels; smaller pictures stay as they are")
     parser.add_argument("--seeds", type=int, default=3, help="draws of the places of hints")
     parser.add_argument("--study-steps", type=int, default=700, help="of three trainings of the study's network")
-    parser.add_argument("--long-steps", type=int, default=7000, help="of one more, as long as that of unet; 0 for none")
+    parser.add_argument("--long-steps", type=int, default=0, help="of one more; 7000 is as long as that of unet")
     chosen = parser.parse_args()
     run = results.start("judge_colorization", sets=chosen.sets, limit=chosen.limit, long_side=chosen.long_side,
                         seeds=chosen.seeds, study_steps=chosen.study_steps, long_steps=chosen.long_steps)  # fmt: skip
