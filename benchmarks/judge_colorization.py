@@ -5,8 +5,8 @@
 
 Beside them stands the loss study's network of the published best row, Lab + L2 on a random encoder, trained here on the
 photographs that they were trained on: three times briefly, a quarter of an hour on one core, once; with `--long-steps`
-once more, as long as is asked. LPIPS is that of SqueezeNet; its column is left out where that cannot be had. The result,
-`judge_colorization.json`, goes to `_build/lab/results`; a reviewed copy is the record in `book/results`.
+once more, as long as is asked. LPIPS is that of SqueezeNet; its column is left out where that cannot be had. What comes
+of it, `judge_colorization.json`, goes to `_build/lab/results`; a reviewed copy is the record in `book/results`.
 """
 
 import argparse
