@@ -119,7 +119,7 @@ def test_palettes_are_found_once(tmp_path, monkeypatch):
 
 def test_stale_and_damaged_palettes_are_found_anew(tmp_path):
     first = palettes.palettes(cached(tmp_path), 4)
-    second = cached(tmp_path)  # other pictures in the same place
+    second = cached(tmp_path, gray=True)  # other pictures in the same place
     found = palettes.palettes(second, 4)
     assert not np.array_equal(found, first)
     path = second.folder / "palettes-chang-4.npz"
