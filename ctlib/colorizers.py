@@ -220,6 +220,12 @@ def colorize(name: str, rgb: Tensor, *, side: int | None = None, **options) -> T
         return _network(one.network, *weights).colorize(rgb, side=side, **one.defaults | options)
 
 
+def after(name: str, side: int | None = None) -> Callable[[Tensor, Tensor], Tensor]:
+    """`colorize` as a function of picture and reference; `side` is left out for what looks at pictures as they are."""
+    size = {"side": side} if get(name).side else {}
+    return lambda rgb, reference: colorize(name, rgb, reference=reference, **size)
+
+
 def _at_points(points: Sequence, rgb: Tensor, side: int) -> Hints:
     if len(rgb) != 1:
         raise ValueError(f"hints: points belong to one picture, got {len(rgb)}; give ctlib.hints.Hints")

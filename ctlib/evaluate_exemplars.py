@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -417,3 +418,19 @@ def parts(record: Mapping) -> dict[str, list[dict]]:
     """Rows of a record of `benchmarks/judge_exemplars.py` by what was colored: `photographs`, `roads`, `objects`."""
     sets = {"photographs": record["parameters"]["sets"], "roads": ["camvid"], "objects": ["coco, labelled"]}
     return {name: [row for row in record["rows"] if row["set"] in some] for name, some in sets.items()}
+
+
+def line(table: pd.DataFrame, name: str, columns: Sequence[str]) -> dict:
+    """A method's line in a chapter: after the nearest reference, or of none; PSNR after the others besides.
+
+    Args:
+        table: of `summary`, by method and kind. name: of the method. columns: that are told.
+    """
+    kind = "nearest" if (name, "nearest") in table.index else NONE
+    others = {f"psnr, {one}": table.psnr[name, one] for one in ("self", "unrelated") if (name, one) in table.index}
+    return {"method": name, **table.loc[(name, kind), list(columns)], **others}
+
+
+def named(rows: Sequence[dict], before: str = "") -> dict[str, dict]:
+    """Rows of `summary` by the name they have in a chapter, method and kind."""
+    return {f"{before}{row['method']}, {row['kind']}": row for row in summary(rows)}

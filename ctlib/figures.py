@@ -11,7 +11,7 @@ import io
 import math
 import textwrap
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -225,6 +225,77 @@ def curve(history: Sequence[Mapping], names: Sequence[str] = ("loss",), *, width
     axis.set(xlabel="step", yscale="log")
     axis.grid(which="both")
     axis.legend()
+    return figure
+
+
+def panels(
+    lines: Mapping[str, Mapping[str, tuple[Sequence, Sequence]]],
+    *,
+    xlabel: str = "",
+    dotted: Mapping[str, float] | None = None,
+    dashed: Mapping[str, float] | None = None,
+    yscale: str = "linear",
+    height: float = 3.0,
+) -> Figure:
+    """Line plots side by side.
+
+    Args:
+        lines: title of each plot to its lines, label to x and y; lines with a label get a legend.
+        xlabel: of all of them.
+        dotted, dashed: title to a level that is drawn across, e.g. what doing nothing has, and the truth.
+        yscale: of matplotlib. height: inches; each plot is 3.7 wide.
+    """
+    figure, axes = plt.subplots(1, len(lines), figsize=(3.7 * len(lines), height), layout="constrained", squeeze=False)
+    for axis, (title, some) in zip(axes[0], lines.items(), strict=True):
+        for label, (x, y) in some.items():
+            axis.plot(x, y, marker="o", label=label or None)
+        for levels, style_of in ((dotted or {}, ":"), (dashed or {}, "--")):
+            if title in levels:
+                axis.axhline(levels[title], linestyle=style_of, color="gray")
+        axis.set(title=title, xlabel=xlabel, yscale=yscale)
+    labelled = [axis for axis, some in zip(axes[0], lines.values(), strict=True) if some.keys() - {""}]
+    if len({tuple(some) for some in lines.values()}) > 1:  # each plot has lines of its own
+        for axis in labelled:
+            axis.legend(fontsize="small")
+    elif labelled:
+        labelled[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def bands(lines: Mapping[str, Sequence[Sequence[float]]], ticks: Sequence[str], *, xlabel: str, ylabel: str) -> Figure:
+    """Lines through the mean of several tries, each in a band from the lowest to the highest of them.
+
+    Args:
+        lines: label to the tries at each of the ticks.
+        ticks: names along x.
+    """
+    figure, axis = plt.subplots(figsize=(6, 3.2), layout="constrained")
+    for label, tries in lines.items():
+        (line,) = axis.plot(ticks, [np.mean(one) for one in tries], marker="o", label=label)
+        low, high = ([limit(one) for one in tries] for limit in (np.min, np.max))
+        axis.fill_between(ticks, low, high, color=line.get_color(), alpha=0.3)
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    axis.legend()
+    return figure
+
+
+def slopes(ranks: pd.DataFrame, color: Callable[[str], str], dashed: Callable[[str], bool]) -> Figure:
+    """Ranks by several measures as lines from left to right, named at both ends; 1 is on top.
+
+    Args:
+        ranks: a row for each name, a column for each measure.
+        color, dashed: of the line of a name.
+    """
+    figure, axis = plt.subplots(figsize=(9, 5))
+    last = len(ranks.columns) - 1
+    for name, row in ranks.iterrows():
+        style_of = {"linestyle": "--" if dashed(name) else "-", "color": color(name)}
+        axis.plot(range(last + 1), row, marker="o", markersize=4, **style_of)
+        axis.text(-0.06, row.iloc[0], name, ha="right", va="center", color=color(name))
+        axis.text(last + 0.06, row.iloc[last], name, ha="left", va="center", color=color(name))
+    axis.set(xticks=range(last + 1), xticklabels=ranks.columns, yticks=[])
+    axis.set(xlim=(-1.4, last + 1.4), ylim=(len(ranks) + 0.5, 0.5))
+    axis.spines[:].set_visible(False)
     return figure
 
 

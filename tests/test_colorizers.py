@@ -331,3 +331,11 @@ def test_hints_are_spread_by_ours_and_not_by_the_authors():
     for side in (0, 2.5):
         with pytest.raises(ValueError, match="side: expected a whole number of at least 1"):
             colorizers.colorize("zhang2017", rgb, hints=[(20, 20, "#804020")], side=side)
+
+
+def test_after_is_a_function_of_picture_and_reference():
+    rgb, other = photos.tensor("coffee", 64), photos.tensor("china", 64)
+    for name, size in (("welsh", {}), ("superpixels", {"side": 48})):
+        assert torch.equal(
+            colorizers.after(name, 48)(rgb, other), colorizers.colorize(name, rgb, reference=other, **size)
+        )

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -276,3 +277,19 @@ def test_followed_references_are_counted(bundled):
     found = judged.followed(chain, bundled)
     assert set(judged.followed(chain, bundled, None).values()) == {len(bundled)}
     assert found["self"] == len(bundled) >= found["nearest"] >= found["unrelated"] >= 0
+
+
+def test_lines_of_a_chapter():
+    rows = [
+        {"set": "s", "case": "a", "method": method, "kind": kind, "psnr": value, "ssim": 0.5}
+        for method, kind, value in (
+            ("m", "nearest", 1.0),
+            ("m", "self", 2.0),
+            ("m", "unrelated", 3.0),
+            ("g", "none", 4.0),
+        )
+    ]
+    table = pd.DataFrame(judged.summary(rows)).set_index(["method", "kind"])
+    assert judged.line(table, "m", ["psnr"]) == {"method": "m", "psnr": 1.0, "psnr, self": 2.0, "psnr, unrelated": 3.0}
+    assert judged.line(table, "g", ["psnr", "ssim"]) == {"method": "g", "psnr": 4.0, "ssim": 0.5}
+    assert "roads: m, nearest" in judged.named(rows, "roads: ") and judged.named(rows)["g, none"]["psnr"] == 4

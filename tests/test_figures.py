@@ -1,6 +1,7 @@
 """ctlib.figures: what readers see."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from matplotlib import pyplot as plt
@@ -83,3 +84,28 @@ def test_lpips_of_a_network_is_a_metric_like_another():
     assert (
         "lpips (SqueezeNet)\u00a0↓" in html and "row0_col0 {\n  font-weight: bold" in html and "row1_col0 {" not in html
     )
+
+
+def test_panels_show_lines_and_levels():
+    lines = {"PSNR": {"one": ([0, 1], [2, 3]), "two": ([0, 1], [4, 5])}, "LPIPS": {"": ([0, 1], [0.2, 0.1])}}
+    figure = figures.panels(lines, xlabel="T", dotted={"PSNR": 1.5}, dashed={"LPIPS": 0.0})
+    first, second = figure.axes
+    assert (first.get_title(), second.get_title(), first.get_xlabel()) == ("PSNR", "LPIPS", "T")
+    assert [one.get_linestyle() for one in first.lines] == ["-", "-", ":"] and len(second.lines) == 2
+    assert list(first.lines[1].get_ydata()) == [4, 5] and list(first.lines[2].get_ydata()) == [1.5, 1.5]
+    assert second.get_legend() is None and len(first.get_legend().get_texts()) == 2
+
+
+def test_slopes_name_each_line_at_both_ends():
+    ranks = pd.DataFrame({"PSNR": [1.0, 2.0], "LPIPS": [2.0, 1.0]}, index=["a", "b"])
+    (axis,) = figures.slopes(ranks, lambda name: "red" if name == "a" else "blue", lambda name: name == "b").axes
+    assert [text.get_text() for text in axis.texts] == ["a", "a", "b", "b"]
+    assert [line.get_linestyle() for line in axis.lines] == ["-", "--"] and axis.lines[0].get_color() == "red"
+    assert list(axis.lines[1].get_ydata()) == [2, 1] and axis.get_ylim() == (2.5, 0.5)
+
+
+def test_bands_go_from_the_lowest_to_the_highest_try():
+    (axis,) = figures.bands({"a": [[1.0, 3.0], [4.0]]}, ["few", "many"], xlabel="samples", ylabel="PSNR, dB").axes
+    assert list(axis.lines[0].get_ydata()) == [2, 4] and axis.get_xlabel() == "samples"
+    (band,) = axis.collections
+    assert {tuple(point) for point in band.get_paths()[0].vertices.round(6)} >= {(0, 1), (0, 3), (1, 4)}

@@ -164,3 +164,15 @@ def ranks(rows: pd.DataFrame, colorfulness: float) -> pd.DataFrame:
         "colorfulness": (rows["colorfulness"] - colorfulness).abs(),
     }
     return pd.DataFrame(near).astype(float).rank()
+
+
+def leaders(moves: Mapping[str, Mapping[str, float]], column: str, luck: float, digits: int) -> str:
+    """Which of output, loss and encoder moves a measure most, and what chance cannot tell from it, in words.
+
+    Args:
+        moves: choice to its moves by column, see `moved`. column: of them.
+        luck: how far chance moves a mean. digits: of the numbers.
+    """
+    order = sorted(("output", "loss", "encoder"), key=lambda name: -moves[name][column])
+    level = [name for name in order if moves[order[0]][column] - moves[name][column] < luck]
+    return " and ".join(f"{name} ({moves[name][column]:.{digits}f})" for name in level)

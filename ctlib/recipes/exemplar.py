@@ -20,8 +20,9 @@ Source: a student's report on Xu et al. 2020, chapters 3 to 6.
 Taught in: notebooks/51_exemplar_colorization.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -173,6 +174,30 @@ def run(
     objective.near, objective.own, objective.stray = dataset.near, dataset.own, dataset.stray
     samples = grid(objective, dataset) if settings.sample_every else None
     return model, train.fit(objective, dataset, settings, folder, samples=samples)
+
+
+def trained(
+    chain: Exemplar, trainings: Mapping[str, tuple[ModuleType, dict]], common: dict, place: Callable[..., Path]
+) -> tuple[dict[str, Exemplar], dict[str, list[dict]]]:
+    """Several trainings one after the other, each as a chain on the CPU.
+
+    Args:
+        chain: what a training of the colorization sub-net alone is put into.
+        trainings: name to the recipe, this one or `ctlib.recipes.refinement`, and its options.
+        common: options of all.
+        place: options of a training to its folder, e.g. `ctlib.results.Run.checkpoints`.
+
+    Returns:
+        The chains by name, `"shipped"` the given one; what was logged by name.
+    """
+    chains, histories = {"shipped": chain}, {}
+    for name, (recipe, own) in trainings.items():
+        options = common | own
+        options |= {"log_every": max(1, options["steps"] // 30)}
+        network, histories[name] = recipe.run(place(recipe=recipe.__name__, **options), **options)
+        whole_chain = network if isinstance(network, Exemplar) else Exemplar(chain.transfer, network)
+        chains[name] = whole_chain.eval().cpu()
+    return chains, histories
 
 
 def grid(objective: Objective, dataset: Exemplars, count: int = 6):

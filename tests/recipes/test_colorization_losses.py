@@ -107,3 +107,9 @@ def test_an_unknown_combination_is_refused(options, cases):
     assert set(colorization_losses.COMBOS) == {
         f"{output}_{loss}" for output in ("rgb", "lab") for loss in ("l2", "lpips_squeeze", "compact")
     }
+
+
+def test_leaders_are_those_that_chance_cannot_tell_apart():
+    moves = {"output": {"psnr": 1.1}, "loss": {"psnr": 1.13}, "encoder": {"psnr": 0.4}}
+    assert colorization_losses.leaders(moves, "psnr", 0.1, 2) == "loss (1.13) and output (1.10)"
+    assert colorization_losses.leaders(moves, "psnr", 0.01, 1) == "loss (1.1)"

@@ -1,5 +1,7 @@
 """How the colorization sub-net is trained, and both networks together: hints, empty maps, masks, runs that go on."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -185,3 +187,27 @@ def test_options_that_lead_nowhere_are_refused(tmp_path, caches, module, options
     with pytest.raises(ValueError, match=message):
         module.run(tmp_path / "run", **SMALL | {"steps": 1} | options)
     assert not (tmp_path / "run").exists()
+
+
+def test_several_trainings_become_chains(tmp_path):
+    """Each with its own options over the common ones; what trains the sub-net alone is put into the given chain."""
+    asked = []
+
+    def recipe(name, made):
+        def run(folder, **options):
+            asked.append((name, folder, options))
+            return made, [{"step": 1}]
+
+        return SimpleNamespace(__name__=name, run=run)
+
+    base = Exemplar(Stylization("compact"), Refinement(0.06))
+    alone, whole = Refinement(0.06), Exemplar(Stylization("compact"), Refinement(0.06))
+    trainings = {"a": (recipe("r", alone), {"steps": 90}), "b": (recipe("e", whole), {"steps": 3, "lr": 2})}
+    chains, histories = joint.trained(base, trainings, {"lr": 1}, lambda **options: tmp_path / options["recipe"])
+    assert asked == [
+        ("r", tmp_path / "r", {"lr": 1, "steps": 90, "log_every": 3}),
+        ("e", tmp_path / "e", {"lr": 2, "steps": 3, "log_every": 1}),
+    ]
+    assert list(chains) == ["shipped", "a", "b"] and chains["shipped"] is base and chains["b"] is whole
+    assert chains["a"].refine is alone and chains["a"].transfer is base.transfer and not chains["a"].training
+    assert histories == {"a": [{"step": 1}], "b": [{"step": 1}]}
