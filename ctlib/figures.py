@@ -228,6 +228,10 @@ def curve(history: Sequence[Mapping], names: Sequence[str] = ("loss",), *, width
     return figure
 
 
+#: of columns where they stand above a plot
+_TITLES = {"psnr": "PSNR, dB", "lpips_squeeze": "LPIPS (SqueezeNet)"}
+
+
 def panels(
     lines: Mapping[str, Mapping[str, tuple[Sequence, Sequence]]],
     *,
@@ -240,7 +244,8 @@ def panels(
     """Line plots side by side.
 
     Args:
-        lines: title of each plot to its lines, label to x and y; lines with a label get a legend.
+        lines: title of each plot, or the column it shows, to its lines, label to x and y; those with a label get a
+            legend.
         xlabel: of all of them.
         dotted, dashed: title to a level that is drawn across, e.g. what doing nothing has, and the truth.
         yscale: of matplotlib. height: inches; each plot is 3.7 wide.
@@ -252,7 +257,7 @@ def panels(
         for levels, style_of in ((dotted or {}, ":"), (dashed or {}, "--")):
             if title in levels:
                 axis.axhline(levels[title], linestyle=style_of, color="gray")
-        axis.set(title=title, xlabel=xlabel, yscale=yscale)
+        axis.set(title=_TITLES.get(title, title), xlabel=xlabel, yscale=yscale)
     labelled = [axis for axis, some in zip(axes[0], lines.values(), strict=True) if some.keys() - {""}]
     if len({tuple(some) for some in lines.values()}) > 1:  # each plot has lines of its own
         for axis in labelled:
